@@ -1,0 +1,57 @@
+# One name per habit. `make run` needs only Python 3.11+, make and a package index.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Byte-code makes the second start twice as fast; some environments switch it off.
+export PYTHONDONTWRITEBYTECODE :=
+
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode \
+	--build-constraints requirements/build.txt
+
+# For tools that import the settings and connect to nothing.
+SETTINGS := SCALE_SECRET_KEY=check DATABASE_URL=postgresql:///check?host=/nonexistent
+
+.PHONY: run test check check-fast bench lock clean
+
+run: $(VENV)/run.stamp ## install what is missing and start everything on this machine
+	@exec $(BIN)/scale up $(UP)
+
+test: $(VENV)/dev.stamp ## every test, acceptance tests too
+	$(BIN)/pytest
+
+check-fast: $(VENV)/dev.stamp ## what the pre-commit hook runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+check: check-fast ## format, lint, types, import layers, migrations, unit tests
+	$(SETTINGS) $(BIN)/mypy
+	$(BIN)/lint-imports
+	$(SETTINGS) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+	$(BIN)/pytest tests/unit
+
+bench: $(VENV)/dev.stamp ## the figures of docs/benchmarks.md
+	$(BIN)/python -m tests.bench
+
+lock: $(VENV)/uv.stamp ## resolve the dependencies anew
+	sh requirements/lock.sh $(BIN)/uv
+
+clean: ## remove the environment and the caches
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/uv.stamp: requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Scale needs Python 3.11 or later; set PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo 'python3 cannot make a virtual environment; on Debian: apt install python3-venv'; exit 1; }
+	@echo 'Installing into $(VENV) ...'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/uv.stamp requirements/run.txt requirements/build.txt setup.cfg compat/http-parser/pyproject.toml
+	@$(INSTALL) -r requirements/run.txt ./compat/http-parser --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
+	@$(INSTALL) -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""The REST interface: translates HTTP into services and selectors and back."""

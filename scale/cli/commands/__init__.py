@@ -1,0 +1,1 @@
+"""What each server command does; imported only when it is run."""

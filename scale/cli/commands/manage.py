@@ -1,0 +1,17 @@
+"""`scale manage` and `scale migrate`: Django's own commands."""
+
+import os
+from collections.abc import Sequence
+
+from scale.embedded.home import Home, default_home
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a management command; without DATABASE_URL, on what `scale up` runs on this machine."""
+    if not os.environ.get("DATABASE_URL"):
+        for name, text in Home(default_home(os.environ)).environment().items():
+            os.environ.setdefault(name, text)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(["scale manage", *arguments])

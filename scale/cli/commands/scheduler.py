@@ -1,0 +1,53 @@
+"""`scale scheduler`: the one place where the scheduler's loop and the Mesos gateway meet."""
+
+import getpass
+import logging
+import os
+import signal
+import socket
+import sys
+
+logger = logging.getLogger(__name__)
+
+
+def run() -> None:
+    """Run the framework until SIGTERM or SIGINT; exits with 1 when it may not lead any more."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
+    # In the main thread, before anything else: pymesos sets a signal handler when imported.
+    from scale.mesos.gateway import MesosGateway  # noqa: I001
+
+    import django
+
+    django.setup()
+    from django.conf import settings
+    from django.utils import timezone
+
+    from scale.core.errors import LeadershipLost
+    from scale.scheduler.leader import Leadership
+    from scale.scheduler.loop import SchedulerLoop
+
+    if not settings.SCALE_MESOS_MASTER:
+        sys.exit("Scale cannot start:\n  SCALE_MESOS_MASTER must be set for the scheduler")
+    leadership = Leadership(f"{socket.gethostname()}:{os.getpid()}")
+    leadership.acquire(now=timezone.now())
+    gateway = MesosGateway(
+        settings.SCALE_MESOS_MASTER,
+        principal=settings.SCALE_MESOS_PRINCIPAL or None,
+        secret=settings.SCALE_MESOS_SECRET or None,
+        user=settings.SCALE_FRAMEWORK_USER or getpass.getuser(),
+        name=settings.SCALE_FRAMEWORK_NAME,
+        role=settings.SCALE_FRAMEWORK_ROLE,
+        failover_timeout_s=settings.SCALE_FAILOVER_TIMEOUT_S,
+        hostname=socket.gethostname(),
+        webui_url=settings.SCALE_API_URL,
+    )
+    loop = SchedulerLoop(gateway, leadership)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.stop())
+    try:
+        loop.run()
+    except LeadershipLost as error:
+        logger.error("this scheduler stops: %s", error)  # noqa: TRY400 - the message says it all
+        sys.exit(1)
+    finally:
+        leadership.release()

@@ -1,0 +1,106 @@
+"""The processes of an embedded installation: how each is started, asked, and stopped.
+
+The times from stop signal to SIGKILL add up to less than the 10 s in which everything stops.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scale.embedded import postgres as pg
+from scale.embedded import probes
+from scale.embedded.local_mesos import LocalMesos
+from scale.embedded.supervisor import Part
+from scale.embedded.surroundings import plain
+from scale.embedded.valkey import Valkey
+
+# -P: the current folder stays off sys.path; our scale/queue would hide Python's own queue.
+PYTHON = (sys.executable, "-P")
+_RECOVERY_S = 600.0  # after a crash PostgreSQL may have much to repeat
+
+
+def postgres(server: pg.PostgresServer, lock: int) -> Part:
+    async def missing(pid: int) -> str | None:
+        return server.missing(pid)
+
+    return Part(
+        name="postgres",
+        launch=server.launch,
+        environment=pg.environment(),
+        guard=server.guard,
+        missing=missing,
+        stop_signal=signal.SIGINT,  # a fast shutdown; SIGTERM would wait for sessions to end
+        hurry_signal=signal.SIGQUIT,  # its processes end, and recover at the next start
+        ready_within_s=_RECOVERY_S,
+        descriptors=(lock,),
+    )
+
+
+def valkey(server: Valkey, lock: int) -> Part:
+    return Part(
+        name="valkey",
+        launch=server.launch,
+        environment=plain(os.environ),
+        guard=server.guard,
+        missing=server.missing,
+        grace_s=0.5,
+        descriptors=(lock,),
+    )
+
+
+def setup(environment: Mapping[str, str], lock: int, report: int) -> Part:
+    command = [*PYTHON, "-m", "scale.embedded.first_start", str(report)]
+    return Part(
+        name="setup", launch=lambda: command, environment=environment, descriptors=(lock, report)
+    )
+
+
+def mesos(local: LocalMesos, lock: int) -> Part:
+    return Part(
+        name="mesos",
+        launch=local.launch,
+        environment=plain(os.environ) | {"PYTHONUNBUFFERED": "1"},
+        guard=local.guard,
+        missing=local.missing,
+        descriptors=(lock,),
+    )
+
+
+def scheduler(environment: Mapping[str, str], lock: int, web: tuple[str, int]) -> Part:
+    """It has no port; what it lacks is asked from web, which reads its heartbeat."""
+
+    async def missing(_pid: int) -> str | None:
+        return probes.what_is_missing(*await probes.get(*web, "/readyz"))
+
+    return _ours("scheduler", environment, lock, missing=missing, probe_every_s=0.1)
+
+
+def worker(environment: Mapping[str, str], lock: int, schedule: Path) -> Part:
+    return _ours("worker", environment, lock, "--schedule", str(schedule), grace_s=1.0)
+
+
+def web(environment: Mapping[str, str], lock: int, listening: int, at: tuple[str, int]) -> Part:
+    async def missing(_pid: int) -> str | None:
+        return probes.what_is_missing(*await probes.get(*at, "/healthz"))
+
+    return _ours(
+        "web",
+        environment,
+        lock,
+        *("--fd", str(listening)),
+        missing=missing,
+        probe_every_s=0.1,
+        grace_s=3.0,
+        descriptors=(lock, listening),
+    )
+
+
+def _ours(
+    name: str, environment: Mapping[str, str], lock: int, *arguments: str, **others: Any
+) -> Part:
+    command = [*PYTHON, "-m", "scale.cli.main", name, *arguments]
+    fields = {"descriptors": (lock,), **others}
+    return Part(name=name, launch=lambda: command, environment=environment, **fields)

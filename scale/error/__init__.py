@@ -1,0 +1,1 @@
+"""Named failures: who is at fault and whether to try again."""

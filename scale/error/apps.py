@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class ErrorConfig(AppConfig):
+    name = "scale.error"
+    label = "error"

@@ -1,0 +1,1 @@
+"""Job types, jobs and their executions; the only writer of states."""

@@ -1,0 +1,183 @@
+"""Where the bytes of files go: stored under names that nobody can guess, never half a file."""
+
+import hashlib
+import mimetypes
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
+from uuid import uuid4
+
+from django.conf import settings
+from django.core.files.base import File as Content
+from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import TemporaryUploadedFile
+from django.db import transaction
+
+from scale.core.errors import InvalidInput
+from scale.job.models import File, JobExecution
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+_CHUNK_BYTES: Final = 256 * 1024
+_NAME_BYTES: Final = 255  # what file systems take (NAME_MAX)
+_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9.+_-]{1,120}/[A-Za-z0-9.+_-]{1,120}\Z")
+UNKNOWN_MEDIA_TYPE: Final = "application/octet-stream"
+
+
+class TooLarge(InvalidInput):
+    """There is more of it than is taken."""
+
+    code: ClassVar[str] = "too_large"
+
+
+class ReceivedFile(TemporaryUploadedFile):
+    """A file that was measured while it came in; storing it moves it and reads nothing again.
+
+    It lies beside the stored files, so that a large one needs no room in /tmp and a move is a
+    rename.
+    """
+
+    def __init__(self, name: str, media_type: str) -> None:
+        folder = settings.SCALE_STORAGE_DIR / "incoming"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The request closes it, and that removes what has not been moved.
+        file = NamedTemporaryFile(dir=folder)  # noqa: SIM115
+        super(TemporaryUploadedFile, self).__init__(file, name, media_type, size=0, charset=None)
+        self._spool = file
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def add(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        self.size = (self.size or 0) + len(chunk)
+        self._spool.write(chunk)
+
+
+class _Measured(Content):  # type: ignore[type-arg] # not generic when it runs
+    """Measures a stream while storage reads it; refuses to read on when it is too large."""
+
+    def __init__(self, stream: BinaryIO, max_bytes: int) -> None:
+        super().__init__(stream)
+        self._hash = hashlib.sha256()
+        self._max_bytes = max_bytes
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        while chunk := self.read(chunk_size or _CHUNK_BYTES):
+            self.size += len(chunk)
+            if self.size > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            self._hash.update(chunk)
+            yield chunk
+
+
+def store_file(
+    *,
+    name: str,
+    media_type: str,
+    stream: BinaryIO | ReceivedFile,
+    at: datetime,
+    uploaded_by: "AbstractBaseUser | None" = None,
+    execution: JobExecution | None = None,
+    output_name: str = "",
+    expected_size: int | None = None,
+    expected_sha256: str | None = None,
+    max_bytes: int,
+) -> File:
+    """Store the bytes of a stream and their row; memory does not grow with the file.
+
+    An earlier file of the same execution, output and name is replaced and keeps its id, so that a
+    repeated call is harmless. `expected_sha256` is in hex, of either case.
+
+    Raises:
+        TooLarge: there are more than `max_bytes`.
+        InvalidInput: size or checksum are not those expected.
+        Nothing is left behind then, nor if the row cannot be written.
+    """
+    name = safe_name(name)
+    content = stream if isinstance(stream, ReceivedFile) else _Measured(stream, max_bytes)
+    unguessable = uuid4().hex
+    stored_as = f"{unguessable[:2]}/{unguessable}"
+    try:
+        stored_as = default_storage.save(stored_as, content)
+        size = content.size or 0
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        _check(size, content.sha256, expected_size, expected_sha256)
+        facts: dict[str, Any] = {
+            "size": size,
+            "sha256": content.sha256,
+            "storage_name": stored_as,
+            "media_type": safe_media_type(media_type, name),
+            "created": at,
+        }
+        if execution is None:
+            return File.objects.create(name=name, uploaded_by_id=_key(uploaded_by), **facts)
+        return _store_output(execution, output_name, name, facts)
+    except BaseException:
+        default_storage.delete(stored_as)
+        raise
+
+
+@transaction.atomic
+def _store_output(
+    execution: JobExecution, output_name: str, name: str, facts: dict[str, Any]
+) -> File:
+    # Two calls for the same output take turns here.
+    JobExecution.objects.select_for_update(no_key=True).get(pk=execution.pk)
+    key: dict[str, Any] = {"execution": execution, "output_name": output_name, "name": name}
+    earlier = File.objects.filter(**key).values_list("storage_name", flat=True).first()
+    file, _created = File.objects.update_or_create(**key, defaults=facts)
+    if earlier:
+        transaction.on_commit(lambda: default_storage.delete(earlier), robust=True)
+    return file
+
+
+def _key(user: "AbstractBaseUser | None") -> Any:
+    return user.pk if user else None
+
+
+def _check(size: int, sha256: str, expected_size: int | None, expected_sha256: str | None) -> None:
+    if expected_size is not None and size != expected_size:
+        raise InvalidInput("size", f"{expected_size} bytes were announced and {size} came")
+    if expected_sha256 is not None and sha256 != expected_sha256.lower():
+        raise InvalidInput("sha256", f"the bytes have the checksum {sha256}")
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge("file", f"is larger than {max_bytes} bytes")
+
+
+def safe_name(name: str) -> str:
+    """Return a name that can be shown, and used in any folder: no path, nothing invisible."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    shown = "".join(c for c in last if c.isprintable()).strip()
+    stem, dot, suffix = shown.rpartition(".")
+    room = _NAME_BYTES - len((dot + suffix).encode())
+    if len(shown.encode()) > _NAME_BYTES:
+        # The suffix is worth keeping unless it is most of the name.
+        kept = _cut(stem, room) + dot + suffix if stem and room > 200 else _cut(shown, _NAME_BYTES)
+        shown = kept.strip()
+    return "file" if shown in {"", ".", ".."} else shown
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode(errors="ignore")
+
+
+def safe_media_type(media_type: str, name: str) -> str:
+    """Return the media type without parameters; by the name if none that makes sense was given."""
+    given = media_type.partition(";")[0].strip().lower()
+    if _MEDIA_TYPE.match(given) and given != UNKNOWN_MEDIA_TYPE:
+        return given
+    return mimetypes.guess_type(name)[0] or UNKNOWN_MEDIA_TYPE

@@ -1,0 +1,127 @@
+"""A small process that outlives us: when we die without a farewell, it kills what our tasks left.
+
+It holds the read end of a pipe; the end of file means that local Mesos is gone. The process ids of
+the tasks stand in a shared memory file, so that it sleeps until then. Run as a script with the
+standard library only.
+"""
+
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+_SLOT: Final = struct.Struct("=i")
+ROUNDS: Final = 50
+
+
+class Guard:
+    """Our side: starts the process and keeps the table of the tasks' process ids."""
+
+    def __init__(self, work_dir: Path, docker: str | None, label: str) -> None:
+        """Prepare; `label` marks our containers for a docker engine that may hold some."""
+        self._arguments = [str(work_dir), docker or "", label]
+        self._table = os.memfd_create("localmesos-tasks", os.MFD_CLOEXEC)
+        self._alive, self._write_end = os.pipe2(os.O_CLOEXEC)
+        self._slots: dict[int, int] = {}
+        self._free: list[int] = []
+        self.pid = 0
+
+    def start(self) -> None:
+        """Start the process, anew if it was killed."""
+        inherited = (self._alive, self._table)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, *map(str, inherited), *self._arguments],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+        self.pid = process.pid
+        process.returncode = 0  # reaped with all other children: see children.py
+
+    def add(self, pid: int) -> None:
+        slot = self._free.pop() if self._free else len(self._slots)
+        self._slots[pid] = slot
+        os.pwrite(self._table, _SLOT.pack(pid), slot * _SLOT.size)
+
+    def remove(self, pid: int) -> None:
+        slot = self._slots.pop(pid, None)
+        if slot is not None:
+            self._free.append(slot)
+            os.pwrite(self._table, _SLOT.pack(0), slot * _SLOT.size)
+
+    def close(self) -> None:
+        """Let the process go; the caller has killed everything itself."""
+        os.close(self._write_end)
+
+
+def _table_pids(table: int) -> set[int]:
+    data = os.pread(table, os.fstat(table).st_size, 0)
+    return {pid for (pid,) in _SLOT.iter_unpack(data) if pid}
+
+
+def _left_behind(mark: bytes, tasks: set[int]) -> set[int]:
+    """Return every process that carries our mark, is in a task's session, or descends from one."""
+    me, parent, found = os.getpid(), {}, set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == me:
+            continue
+        try:
+            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+            environ = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if fields[0] == b"Z":
+            continue
+        pid, parent[int(entry.name)] = int(entry.name), int(fields[1])
+        if mark in environ or int(fields[3]) in tasks:
+            found.add(pid)
+    while more := {pid for pid, above in parent.items() if above in found} - found:
+        found |= more
+    return found
+
+
+def _kill_processes(work_dir: str, tasks: set[int]) -> None:
+    mark = f"MESOS_DIRECTORY={work_dir}/".encode()
+    for _ in range(ROUNDS):
+        left = _left_behind(mark, tasks)
+        if not left:
+            return
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                continue
+        time.sleep(0.05)
+
+
+def _kill_containers(docker: str, label: str) -> None:
+    listed = subprocess.run(
+        [docker, "ps", "-q", "--filter", f"label={label}"],
+        capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    if names := listed.stdout.split():
+        subprocess.run([docker, "kill", *names], capture_output=True, timeout=20)
+
+
+def main(arguments: list[str]) -> None:
+    """Wait for the end of our parent; see `Guard.start` for the arguments."""
+    alive, table, work_dir, docker, label = arguments
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    poller = select.poll()
+    poller.register(int(alive), 0)  # POLLHUP comes unasked, nothing else does
+    poller.poll()
+    _kill_processes(work_dir, _table_pids(int(table)))
+    if docker and Path(docker).exists():
+        _kill_containers(docker, label)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,147 @@
+"""An append-only file of JSON lines: what must be known again after `kill -9`.
+
+Lines are written to the page cache at once (they survive the death of the process) and are flushed
+to the disk once per batch, in one thread, before anybody is told of them. The file is filled with
+zeros in advance: flushing then moves only data, not the file system's own journal (measured on
+ext4: 0.16 ms instead of 0.47 ms).
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+CHUNK: Final = 1 << 22  # bytes of zeros made at a time
+Callback = Callable[[], None]
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Return the records of a journal, oldest first; a torn last line is left out."""
+    records: list[Any] = []
+    if not path.exists():
+        return records
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            records.append(orjson.loads(line))
+        except orjson.JSONDecodeError:
+            break  # the zeros after the last line, or a line that was half written
+    return records
+
+
+class Journal:
+    """Written by the event loop only; opened for one process at a time."""
+
+    def __init__(self, path: Path, snapshot: Callable[[], Iterable[Any]], limit: int) -> None:
+        """Take over `path`; nothing is written before `compact`.
+
+        Args:
+            snapshot: gives the records that stand for everything that still matters.
+            limit: bytes after which the file is written anew from `snapshot`.
+        """
+        self._path = path
+        self._snapshot = snapshot
+        self._limit = limit
+        self._lines: list[bytes] = []
+        self._waiting: list[Callback] = []
+        self._flushing = False
+        self._scheduled = False
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._fd = -1
+        self._end = self._filled = 0
+
+    def compact(self) -> None:
+        """Replace the file by a snapshot, durably."""
+        self._replace(self._snapshot_bytes())
+
+    def append(self, record: bytes, then: Callback | None = None) -> None:
+        """Add one line of JSON; call `then`, on the loop, once it is on the disk."""
+        self._lines.append(record)
+        if then is not None:
+            self._waiting.append(then)
+        self._schedule()
+
+    def close(self) -> None:
+        """Write what waits and flush it; callbacks that wait are not called."""
+        self._thread.shutdown()
+        if self._fd >= 0:
+            self._write()
+            os.fdatasync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._flushing:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._fd < 0:
+            return
+        if self._end > self._limit:
+            # Lines that wait may be missing in the snapshot or be told twice: replay bears both.
+            data = self._snapshot_bytes() + b"".join(line + b"\n" for line in self._lines)
+            self._lines.clear()
+            self._in_thread(self._replace, data)
+            return
+        self._write()
+        if self._waiting:
+            self._in_thread(os.fdatasync, self._fd)
+
+    def _in_thread(self, work: Callable[[Any], None], argument: object) -> None:
+        callbacks, self._waiting = self._waiting, []
+        self._flushing = True
+        done = asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
+        done.add_done_callback(lambda future: self._flushed(future, callbacks))
+
+    def _flushed(self, future: "asyncio.Future[None]", callbacks: list[Callback]) -> None:
+        self._flushing = False
+        future.result()  # a disk that cannot be written ends the process: see server.py
+        for callback in callbacks:
+            callback()
+        if self._lines or self._waiting:
+            self._schedule()
+
+    def _write(self) -> None:
+        if not self._lines:
+            return
+        data = b"\n".join(self._lines) + b"\n"
+        self._lines.clear()
+        if self._end + len(data) > self._filled:
+            self._fill(len(data))
+        _write_all(self._fd, data, self._end)
+        self._end += len(data)
+
+    def _fill(self, needed: int) -> None:
+        _write_all(self._fd, bytes(CHUNK + needed), self._filled)
+        self._filled += CHUNK + needed
+        os.fsync(self._fd)
+
+    def _snapshot_bytes(self) -> bytes:
+        return b"".join(orjson.dumps(record) + b"\n" for record in self._snapshot())
+
+    def _replace(self, data: bytes) -> None:
+        """Write a new file beside the old one and put it in its place."""
+        new = self._path.with_suffix(".new")
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        _write_all(fd, data + bytes(CHUNK), 0)
+        os.fsync(fd)
+        new.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(folder)
+        os.close(folder)
+        old, self._fd = self._fd, fd
+        self._end, self._filled = len(data), len(data) + CHUNK
+        if old >= 0:
+            os.close(old)
+
+
+def _write_all(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written

@@ -1,0 +1,362 @@
+"""The master: frameworks, their offers and tasks, and what passes between them and the agents."""
+
+import asyncio
+import itertools
+import logging
+import socket
+import struct
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from scale.localmesos.agent import Agent
+from scale.localmesos.allocator import Allocator, Client, Grant, refuse_seconds
+from scale.localmesos.framework import Framework, Offer
+from scale.localmesos.journal import Journal
+from scale.localmesos.stream import EventStream, event
+from scale.localmesos.tasks import Launch
+from scale.localmesos.updates import Update
+from scale.localmesos.validation import framework_problem
+
+logger = logging.getLogger(__name__)
+
+VERSION: Final = "1.11.0"  # pymesos wants digits and dots
+COMPLETED_FRAMEWORKS_KEPT: Final = 50
+CAPABILITIES: Final = ("AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2")
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Times that tests shorten, in seconds."""
+
+    heartbeat_s: float = 15.0
+    allocation_s: float = 1.0  # --allocation_interval: the shortest life of a decline filter
+    offer_timeout_s: float = 0.0  # --offer_timeout; 0: an offer stays for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the master listens."""
+
+    hostname: str
+    ip: str
+    port: int
+
+    @property
+    def pid(self) -> str:
+        return f"master@{self.ip}:{self.port}"
+
+
+class Master:
+    """All state of the master; every method runs on the event loop."""
+
+    def __init__(self, address: Address, journal: Journal, periods: Periods) -> None:
+        self.master_id = str(uuid.uuid4())  # a new one per start, like Mesos: ids stay unique
+        self.address = address
+        self.started = time.time()
+        self.frameworks: dict[str, Framework] = {}
+        self.completed: dict[str, Framework] = {}
+        self.agents: dict[str, Agent] = {}
+        self.allocator = Allocator()
+        self.counts: dict[str, int] = {}
+        self._journal = journal
+        self._periods = periods
+        self._framework_numbers = itertools.count()
+        self._offer_numbers = itertools.count()
+        self._allocation_due = False
+        self._filter_timer: asyncio.TimerHandle | None = None
+
+    # --- agents --------------------------------------------------------------------------------
+
+    def add_agent(self, agent: Agent) -> None:
+        self.agents[agent.place.agent_id] = agent
+        self.allocator.add_agent(agent.place.agent_id, agent.place.resources)
+        self.request_allocation()
+
+    def forward(self, update: Update) -> None:
+        """Pass an agent's update to its framework, if that is connected."""
+        framework = self.frameworks.get(update.key[0])
+        if framework is None or framework.stream is None:
+            return
+        task = framework.tasks.get(update.key[1])
+        if task is not None:
+            task.see(update.status)
+        framework.send_status(update.encoded)
+
+    def release(self, launch: Launch) -> None:
+        """Take back what an ended task had; it is offered again at once."""
+        self.allocator.give_back(launch.framework_id, launch.agent_id, launch.resources)
+        self.request_allocation()
+
+    def count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    # --- subscriptions -------------------------------------------------------------------------
+
+    def subscribe(
+        self, info: dict[str, Any], suppressed: Iterable[str], stream: EventStream
+    ) -> Framework | None:
+        """Connect a framework to `stream`; None if it was refused there."""
+        framework_id = info.get("id", {}).get("value", "")
+        problem = framework_problem(info, suppressed)
+        if problem is None and framework_id in self.completed:
+            problem = "Framework has been removed"
+        known = self.frameworks.get(framework_id)
+        if problem is None and known is not None and known.principal != info.get("principal"):
+            problem = "Changing framework's principal is not allowed"
+        if problem is not None:
+            stream.push(event(b"ERROR", b"error", orjson.dumps({"message": problem})))
+            stream.open()
+            stream.end()
+            return None
+        framework = known or self._new_framework(framework_id, info)
+        if known is not None:
+            self._reconnect(framework, info)
+        self._connect(framework, suppressed, stream)
+        return framework
+
+    def _new_framework(self, framework_id: str, info: dict[str, Any]) -> Framework:
+        framework_id = framework_id or f"{self.master_id}-{next(self._framework_numbers):04d}"
+        framework = Framework(framework_id, {**info, "id": {"value": framework_id}})
+        self._keep(framework)
+        return framework
+
+    def _reconnect(self, framework: Framework, info: dict[str, Any]) -> None:
+        if framework.stream is not None:
+            framework.send(b"ERROR", b"error", b'{"message":"Framework failed over"}')
+            framework.stream.end()
+        self._withdraw_offers(framework)
+        framework.stop_timers()
+        framework.adopt(info)
+        framework.recovered = False
+        framework.reregistered = time.time()
+
+    def _keep(self, framework: Framework) -> None:
+        self.frameworks[framework.framework_id] = framework
+        self.allocator.clients[framework.framework_id] = Client(framework.roles)
+
+    def _connect(
+        self, framework: Framework, suppressed: Iterable[str], stream: EventStream
+    ) -> None:
+        framework.stream = stream
+        client = self.allocator.clients[framework.framework_id]
+        client.roles, client.active = framework.roles, True
+        client.suppressed, client.filters = set(suppressed), {}
+        client.gpus = "GPU_RESOURCES" in framework.capabilities
+        record = {"k": "framework", "id": framework.framework_id, "info": framework.info}
+        # The answer starts when the id is on disk; until then its events wait in the stream.
+        self._journal.append(orjson.dumps(record), stream.open)
+        framework.send(b"SUBSCRIBED", b"subscribed", orjson.dumps(self._subscribed(framework)))
+        self._beat(framework)
+        for agent in self.agents.values():
+            agent.streams.resend(framework.framework_id)
+        self.request_allocation()
+
+    def _subscribed(self, framework: Framework) -> dict[str, Any]:
+        return {
+            "framework_id": {"value": framework.framework_id},
+            "heartbeat_interval_seconds": float(self._periods.heartbeat_s),
+            "master_info": self.info(),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Return MasterInfo."""
+        address = self.address
+        return {
+            "id": self.master_id,
+            "ip": struct.unpack("=I", socket.inet_aton(address.ip))[0],
+            "port": address.port,
+            "pid": address.pid,
+            "hostname": address.hostname,
+            "version": VERSION,
+            "address": {"hostname": address.hostname, "ip": address.ip, "port": address.port},
+            "capabilities": [{"type": name} for name in CAPABILITIES],
+        }
+
+    def _beat(self, framework: Framework) -> None:
+        framework.send(b"HEARTBEAT")
+        loop = asyncio.get_running_loop()
+        framework.heartbeat = loop.call_later(self._periods.heartbeat_s, self._beat, framework)
+
+    def disconnected(self, framework: Framework, stream: EventStream) -> None:
+        """Note that a stream has ended; the framework has its failover_timeout to come back."""
+        if framework.stream is not stream:
+            return
+        framework.stream = None
+        framework.unregistered = time.time()
+        framework.stop_timers()
+        self.allocator.clients[framework.framework_id].active = False
+        self._withdraw_offers(framework)
+        self._await_return(framework)
+        self.request_allocation()
+
+    def _await_return(self, framework: Framework) -> None:
+        timeout_s = framework.info.get("failover_timeout", 0.0)
+        # asyncio's timers end below 2**31 s; nobody waits for 60 years.
+        framework.removal = asyncio.get_running_loop().call_later(
+            min(timeout_s, 2e9), self.remove, framework
+        )
+
+    def remove(self, framework: Framework) -> None:
+        """End a framework for good: its tasks are killed, its id is never taken again."""
+        framework_id = framework.framework_id
+        if self.frameworks.pop(framework_id, None) is None:
+            return
+        framework.stop_timers()
+        framework.unregistered = time.time()
+        self._withdraw_offers(framework)
+        if framework.stream is not None:
+            framework.stream.end()
+            framework.stream = None
+        for task in framework.tasks.values():
+            task.state = "TASK_KILLED"
+            framework.completed_tasks.append(task)
+        framework.tasks = {}
+        del self.allocator.clients[framework_id]
+        self.completed[framework_id] = framework
+        if len(self.completed) > COMPLETED_FRAMEWORKS_KEPT:
+            del self.completed[next(iter(self.completed))]
+        self._journal.append(orjson.dumps({"k": "removed", "id": framework_id}))
+        for agent in self.agents.values():
+            agent.remove_framework(framework_id)
+        self.request_allocation()
+
+    # --- offers --------------------------------------------------------------------------------
+
+    def request_allocation(self) -> None:
+        """Allocate once, after everything that this turn of the loop changes."""
+        if not self._allocation_due:
+            self._allocation_due = True
+            asyncio.get_running_loop().call_soon(self._allocate)
+
+    def _allocate(self) -> None:
+        self._allocation_due = False
+        now = asyncio.get_running_loop().time()
+        offered: dict[str, list[Offer]] = {}
+        for grant in self.allocator.allocate(now):
+            offered.setdefault(grant.framework_id, []).append(self._new_offer(grant))
+        for framework_id, offers in offered.items():
+            framework = self.frameworks[framework_id]
+            listed = [self._offer_json(framework, offer) for offer in offers]
+            framework.send(b"OFFERS", b"offers", orjson.dumps({"offers": listed}))
+        self._wait_for_filters(now)
+
+    def _wait_for_filters(self, now: float) -> None:
+        if self._filter_timer is not None:
+            self._filter_timer.cancel()
+            self._filter_timer = None
+        due = self.allocator.next_expiry(now)
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._filter_timer = loop.call_at(due, self.request_allocation)
+
+    def _new_offer(self, grant: Grant) -> Offer:
+        offer = Offer(
+            f"{self.master_id}-O{next(self._offer_numbers)}",
+            grant.framework_id,
+            grant.agent_id,
+            grant.role,
+            grant.resources,
+        )
+        self.frameworks[grant.framework_id].offers[offer.offer_id] = offer
+        if self._periods.offer_timeout_s > 0:
+            loop = asyncio.get_running_loop()
+            offer.timer = loop.call_later(self._periods.offer_timeout_s, self._rescind, offer)
+        return offer
+
+    def _offer_json(self, framework: Framework, offer: Offer) -> dict[str, Any]:
+        place = self.agents[offer.agent_id].place
+        multi_role = "MULTI_ROLE" in framework.capabilities
+        listed: dict[str, Any] = {
+            "id": {"value": offer.offer_id},
+            "framework_id": {"value": framework.framework_id},
+            "agent_id": {"value": offer.agent_id},
+            "hostname": place.hostname,
+            "url": {
+                "scheme": "http",
+                "address": {"hostname": place.hostname, "ip": place.ip, "port": place.port},
+                "path": "/slave(1)",
+            },
+            "resources": offer.resources.as_json(offer.role if multi_role else None),
+        }
+        if multi_role:
+            listed["allocation_info"] = {"role": offer.role}
+        return listed
+
+    def _rescind(self, offer: Offer) -> None:
+        framework = self.frameworks.get(offer.framework_id)
+        if framework is None or offer.offer_id not in framework.offers:
+            return
+        self.take_offer(framework, offer)
+        rescinded = orjson.dumps({"offer_id": {"value": offer.offer_id}})
+        framework.send(b"RESCIND", b"rescind", rescinded)
+        self.give_back(offer)
+
+    def take_offer(self, framework: Framework, offer: Offer) -> None:
+        """Make an offer invalid; what becomes of its resources is the caller's business."""
+        del framework.offers[offer.offer_id]
+        if offer.timer is not None:
+            offer.timer.cancel()
+
+    def give_back(self, offer: Offer) -> None:
+        self.allocator.give_back(offer.framework_id, offer.agent_id, offer.resources)
+        self.request_allocation()
+
+    def _withdraw_offers(self, framework: Framework) -> None:
+        for offer in list(framework.offers.values()):
+            self.take_offer(framework, offer)
+            self.give_back(offer)
+
+    def decline(self, framework: Framework, offer_ids: Iterable[str], asked_s: float | None) -> None:
+        for offer_id in offer_ids:
+            offer = framework.offers.get(offer_id)
+            if offer is not None:
+                self.take_offer(framework, offer)
+                self.refuse(offer, asked_s)
+                self.give_back(offer)
+
+    def refuse(self, offer: Offer, asked_s: float | None) -> None:
+        """Keep offers with no more than this one from its framework for a while."""
+        now = asyncio.get_running_loop().time()
+        until = now + refuse_seconds(asked_s, self._periods.allocation_s)
+        self.allocator.decline(
+            offer.framework_id, offer.role, offer.agent_id, offer.resources, until
+        )
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    def acknowledge(self, framework: Framework, agent_id: str, task_id: str, uuid: str) -> None:
+        """Confirm an update; a terminal one ends the task's place among the living."""
+        agent = self.agents.get(agent_id)
+        if agent is None:
+            return
+        update = agent.acknowledge((framework.framework_id, task_id), uuid)
+        if update is not None and update.is_terminal:
+            task = framework.tasks.pop(task_id, None)
+            if task is not None:
+                framework.completed_tasks.append(task)
+
+    # --- the journal ---------------------------------------------------------------------------
+
+    def recover(self, infos: Mapping[str, dict[str, Any]], removed: Iterable[str]) -> None:
+        """Take up the frameworks of an earlier life; each has its failover_timeout to return."""
+        for framework_id, info in infos.items():
+            framework = Framework(framework_id, info, recovered=True)
+            framework.unregistered = time.time()
+            self._keep(framework)
+            self._await_return(framework)
+        for framework_id in removed:
+            self.completed[framework_id] = Framework(
+                framework_id, {"user": "", "name": "", "id": {"value": framework_id}}
+            )
+
+    def snapshot(self) -> Iterator[dict[str, Any]]:
+        """Yield the records that stand for the frameworks."""
+        for framework_id in self.completed:
+            yield {"k": "removed", "id": framework_id}
+        for framework_id, framework in self.frameworks.items():
+            yield {"k": "framework", "id": framework_id, "info": framework.info}

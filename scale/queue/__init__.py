@@ -1,0 +1,1 @@
+"""The queue as people see it: a view of executions that wait."""

@@ -1,0 +1,1 @@
+"""The daemon that matches what waits to what the cluster offers."""

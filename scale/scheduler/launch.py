@@ -1,0 +1,137 @@
+"""Placing what waits: rows first, then the cluster."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+
+from scale.core.cluster import Offer, TaskRef, TaskSpec
+from scale.core.lifecycle import Event, State
+from scale.core.placement import Launch, plan
+from scale.core.resources import Resources
+from scale.job.models import JobExecution, JobType, JobTypeRevision
+from scale.job.orders import CLEANUP_NEEDS, assign, files_of, recipe_of
+from scale.job.services import Move, Placed, lock_executions, move_executions
+from scale.scheduler.cleanup import owed_cleanups, start_cleanup
+from scale.scheduler.leader import Leadership
+from scale.scheduler.snapshot import LAUNCH_LIMIT, snapshot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Decided:
+    """What to tell the cluster: tasks by agent with the offers that they use.
+
+    `waits` says whether something is left that would start on more or larger offers; `full`
+    whether the round ended at its limit, so that the next should follow at once. `reserved` is
+    for the next round.
+    """
+
+    tasks: dict[str, list[TaskSpec]] = field(default_factory=lambda: defaultdict(list))
+    offer_ids: dict[str, list[str]] = field(default_factory=dict)
+    waits: bool = False
+    full: bool = False
+    reserved: Mapping[Resources, str] = field(default_factory=dict)
+
+    def launched(self) -> list[TaskRef]:
+        return [
+            TaskRef(task.task_id, agent_id)
+            for agent_id, tasks in self.tasks.items()
+            for task in tasks
+        ]
+
+
+def decide(
+    offers: Sequence[Offer],
+    node_ids: Mapping[str, int],
+    leadership: Leadership,
+    *,
+    reserved: Mapping[Resources, str],
+    now: datetime,
+) -> Decided:
+    """Plan on these offers and store what will be launched; the caller then tells the cluster.
+
+    A crash after this leaves rows whose tasks Mesos does not know, which reconciliation sends
+    back to the queue, and never a task that no row knows.
+    """
+    decided = Decided()
+    with leadership.fenced():
+        left = _place_cleanups(offers, decided)
+        planned = plan(snapshot(left, reserved))
+        launches = planned.launches[:LAUNCH_LIMIT]
+        decided.full = len(planned.launches) > len(launches) or len(launches) == LAUNCH_LIMIT
+        _store(launches, node_ids, decided, now)
+        decided.waits |= bool(planned.reasons or planned.holding_reasons)
+        decided.reserved = planned.reserved
+    for offer in offers:
+        if offer.agent_id in decided.tasks:
+            decided.offer_ids.setdefault(offer.agent_id, []).append(offer.offer_id)
+    return decided
+
+
+def _place_cleanups(offers: Sequence[Offer], decided: Decided) -> list[Offer]:
+    """Start one clean-up task on each agent that owes one and has room; return what is left."""
+    owed = owed_cleanups(offer.agent_id for offer in offers)
+    left = []
+    for offer in offers:
+        free = offer.free
+        if offer.agent_id in owed and CLEANUP_NEEDS.fits_in(free):
+            decided.tasks[offer.agent_id].append(
+                start_cleanup(offer.agent_id, owed.pop(offer.agent_id))
+            )
+            free = free - CLEANUP_NEEDS
+        left.append(_with_free(offer, free))
+    decided.waits = bool(owed)
+    return left
+
+
+def _with_free(offer: Offer, free: Resources) -> Offer:
+    return Offer(offer.offer_id, offer.agent_id, offer.hostname, offer.address, offer.port, free)
+
+
+def _store(
+    launches: Sequence[Launch], node_ids: Mapping[str, int], decided: Decided, now: datetime
+) -> None:
+    """Move the planned executions to starting; leave out what was canceled meanwhile."""
+    if not launches:
+        return
+    rows = lock_executions(ids={launch.execution_id for launch in launches})
+    ready = [launch for launch in launches if _still_waits(rows.get(launch.execution_id))]
+    chosen = [rows[launch.execution_id] for launch in ready]
+    types = JobType.objects.defer("interface", "error_mapping").in_bulk(
+        {row.job_type_id for row in chosen}
+    )
+    revisions = JobTypeRevision.objects.in_bulk({row.job.job_type_rev_id for row in chosen})
+    recipes = {pk: recipe_of(revision) for pk, revision in revisions.items()}
+    files = files_of(chosen)
+    deadline = now + timedelta(seconds=settings.SCALE_STAGING_TIMEOUT_S)
+    moves = []
+    for launch in ready:
+        row = rows[launch.execution_id]
+        row.job.job_type = types[row.job_type_id]
+        assignment = assign(
+            row, recipes[row.job.job_type_rev_id], agent_id=launch.agent_id, files=files
+        )
+        decided.tasks[launch.agent_id].append(assignment.task)
+        placed = Placed(
+            node_id=node_ids[launch.agent_id],
+            agent_id=launch.agent_id,
+            task_id=assignment.task.task_id,
+            needs=launch.needs,
+            command_arguments=assignment.command_arguments,
+            environment=assignment.environment,
+        )
+        moves.append(Move(row.pk, Event.LAUNCH, deadline=deadline, placed=placed))
+    move_executions(moves, at=now, locked=rows)
+
+
+def _still_waits(row: JobExecution | None) -> bool:
+    return (
+        row is not None
+        and row.stopping_since is None
+        and State(row.state) in {State.QUEUED, State.HOLDING}
+    )

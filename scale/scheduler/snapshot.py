@@ -1,0 +1,153 @@
+"""What placement needs to know, read in a fixed number of queries whatever the queue's length."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from django.db import connection
+from django.db.models import Count
+
+from scale.core.cluster import Offer
+from scale.core.lifecycle import ON_NODE, State
+from scale.core.placement import Holding, Shape, Snapshot, Waiting, capacity
+from scale.core.resources import Resources
+from scale.job.models import JobExecution, JobType, values
+from scale.job.orders import phase_needs
+from scale.node.models import Node
+from scale.scheduler.models import SchedulerState
+
+#: At most this many executions start in a round; more wait for the next, which follows at once.
+LAUNCH_LIMIT: Final = 500
+#: Different (job type, needs) that are looked at in a round.
+_SHAPE_LIMIT: Final = 2000
+
+# From each shape to the next by the index `execution_queue`: the cost is the number of shapes, not
+# of executions that wait.
+_SHAPES: Final = """
+WITH RECURSIVE shape AS (
+    (SELECT job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib
+       FROM job_execution WHERE state = 'queued'
+      ORDER BY job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM shape, LATERAL (
+        SELECT job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib
+          FROM job_execution
+         WHERE state = 'queued'
+           AND (job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib)
+             > (shape.job_type_id, shape.needs_millicpus, shape.needs_mem_mib, shape.needs_disk_mib)
+         ORDER BY job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib LIMIT 1
+    ) AS next
+)
+SELECT * FROM shape LIMIT %s
+"""
+_HEADS: Final = """
+SELECT head.id, shape.job_type_id, head.priority, shape.millicpus, shape.mem, shape.disk
+  FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[], %s::int[])
+       AS shape (job_type_id, millicpus, mem, disk, wanted),
+       LATERAL (
+           SELECT id, priority, queued FROM job_execution
+            WHERE state = 'queued' AND job_type_id = shape.job_type_id
+              AND needs_millicpus = shape.millicpus AND needs_mem_mib = shape.mem
+              AND needs_disk_mib = shape.disk
+            ORDER BY priority, queued, id LIMIT shape.wanted
+       ) AS head
+ ORDER BY head.priority, head.queued, head.id LIMIT %s
+"""
+
+
+def waiting_shapes() -> list[Shape]:
+    """Return which shapes wait; one query."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SHAPES, [_SHAPE_LIMIT])
+        return [Shape(row[0], Resources(*row[1:])) for row in cursor.fetchall()]
+
+
+def heads(wanted: Mapping[Shape, int]) -> list[Waiting]:
+    """Return the most urgent executions, up to so many of each shape; one query."""
+    if not wanted:
+        return []
+    columns = [
+        (shape.job_type_id, shape.needs.millicpus, shape.needs.mem_mib, shape.needs.disk_mib, count)
+        for shape, count in wanted.items()
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_HEADS, [*map(list, zip(*columns, strict=True)), 2 * LAUNCH_LIMIT])
+        return [
+            Waiting(
+                execution_id=row[0],
+                job_type_id=row[1],
+                priority=row[2],
+                needs=Resources(*row[3:]),
+            )
+            for row in cursor.fetchall()
+        ]
+
+
+def held_executions() -> list[Holding]:
+    """Return executions between two phases, oldest first; one query."""
+    rows = (
+        JobExecution.objects.filter(state=State.HOLDING.value, stopping_since=None)
+        .select_related("job")
+        .defer("job__data", "job__results", "results", "results_manifest", "environment")
+        .order_by("id")[:LAUNCH_LIMIT]
+    )
+    return [
+        Holding(execution_id=row.pk, agent_id=row.agent_id, needs=phase_needs(row)) for row in rows
+    ]
+
+
+def headroom(job_type_ids: Iterable[int]) -> dict[int, int]:
+    """Return how many more of each job type may start; absent is no limit. Two queries at most.
+
+    A paused or inactive type may start none.
+    """
+    types = JobType.objects.filter(pk__in=set(job_type_ids)).values_list(
+        "pk", "is_paused", "is_active", "max_scheduled"
+    )
+    room = {}
+    for pk, is_paused, is_active, limit in types:
+        if is_paused or not is_active:
+            room[pk] = 0
+        elif limit is not None:
+            room[pk] = limit
+    limited = [pk for pk, limit in room.items() if limit > 0]
+    if limited:
+        running = (
+            JobExecution.objects.filter(state__in=values(ON_NODE), job_type__in=limited)
+            .values_list("job_type")
+            .annotate(Count("pk"))
+        )
+        for pk, count in running:
+            room[pk] = max(0, room[pk] - count)
+    return room
+
+
+def snapshot(offers: Sequence[Offer], reserved: Mapping[Resources, str]) -> Snapshot:
+    """Read what waits and what may run where; about eight queries.
+
+    `reserved` is what the plan of the last round says.
+    """
+    shapes = waiting_shapes()
+    room = headroom(shape.job_type_id for shape in shapes)
+    is_paused = SchedulerState.objects.values_list("is_paused", flat=True).get()
+    nodes = list(Node.objects.filter(is_active=True, is_online=True))
+    inactive = Node.objects.filter(is_active=False).values_list("slave_id", flat=True)
+    paused = {node.slave_id for node in nodes if node.is_paused or node.is_paused_errors}
+    wanted = {}
+    for shape in shapes:
+        most = min(room.get(shape.job_type_id, LAUNCH_LIMIT), LAUNCH_LIMIT)
+        # One more than fits, so that what waits is seen to wait.
+        wanted[shape] = min(most, capacity(shape.needs, offers) + 1) if most else 1
+    return Snapshot(
+        offers=tuple(offers),
+        paused_nodes=frozenset(paused.union(inactive)),
+        nodes_total={node.slave_id: _total(node) for node in nodes if node.millicpus_total},
+        holding=tuple(held_executions()),
+        waiting=tuple(heads(wanted)),
+        headroom=room,
+        scheduler_paused=is_paused,
+        reserved=reserved,
+    )
+
+
+def _total(node: Node) -> Resources:
+    return Resources(node.millicpus_total or 0, node.mem_mib_total or 0, node.disk_mib_total or 0)

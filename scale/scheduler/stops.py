@@ -1,0 +1,102 @@
+"""What ran out of time, and the kills that are repeated until their tasks are gone."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from scale.core.cluster import TaskRef
+from scale.core.lifecycle import HAS_TASK, Event, Phase, State
+from scale.core.updates import TIMEOUTS
+from scale.error.models import Error
+from scale.job.models import JobExecution, values
+from scale.job.services import Move, lock_executions, move_executions, stop_executions
+from scale.scheduler.leader import Leadership
+
+#: A kill that had no effect is sent again after this time.
+KILL_AGAIN_S: Final = 10.0
+_ROUND_LIMIT: Final = 1000
+
+
+def next_deadline() -> datetime | None:
+    """Return the earliest deadline of all executions; one look at an index."""
+    return (
+        JobExecution.objects.filter(deadline__isnull=False)
+        .order_by("deadline")
+        .values_list("deadline", flat=True)
+        .first()
+    )
+
+
+def expire(leadership: Leadership, *, now: datetime) -> int:
+    """End what ran out of time: tasks are to be killed, what has none fails; return how many."""
+    with leadership.fenced():
+        due = list(
+            JobExecution.objects.filter(deadline__lte=now)
+            .order_by("deadline")
+            .values_list("pk", flat=True)[:_ROUND_LIMIT]
+        )
+        rows = lock_executions(ids=due) if due else {}
+        late = [row for row in rows.values() if row.deadline and row.deadline <= now]
+        lost = [row for row in late if row.unreachable_since]
+        held = [row for row in late if not row.unreachable_since and row.state == State.HOLDING]
+        moves = [
+            Move(row.pk, Event.FAIL, error="node-lost", message="the node stayed out of reach")
+            for row in lost
+        ] + [
+            Move(
+                row.pk,
+                Event.FAIL,
+                error="resource-starvation",
+                message="the next phase got no resources on its node in time",
+            )
+            for row in held
+        ]
+        move_executions(moves, at=now, locked=rows)
+        settled = {move.execution_id for move in moves}
+        _stop_late((row for row in late if row.pk not in settled), now)
+    return len(late)
+
+
+def _stop_late(rows: Iterable[JobExecution], now: datetime) -> None:
+    by_error: dict[str, list[JobExecution]] = {}
+    for row in rows:
+        name = "launch-timeout" if row.state == State.STARTING else TIMEOUTS[Phase(row.phase)]
+        by_error.setdefault(name, []).append(row)
+    errors = Error.objects.in_bulk(by_error, field_name="name") if by_error else {}
+    for name, late in by_error.items():
+        stop_executions(late, error=errors[name], at=now)
+
+
+def tasks_to_kill() -> list[TaskRef]:
+    """Return the live tasks that are to end; one query over the few that are stopping."""
+    rows = JobExecution.objects.filter(
+        stopping_since__isnull=False, state__in=values(HAS_TASK)
+    ).values_list("task_id", "agent_id")
+    return [TaskRef(task_id, agent_id) for task_id, agent_id in rows[:_ROUND_LIMIT]]
+
+
+def live_tasks() -> list[TaskRef]:
+    """Return every task that should be alive, clean-ups included; two queries."""
+    tasks = JobExecution.objects.filter(state__in=values(HAS_TASK)).values_list(
+        "task_id", "agent_id"
+    )
+    cleanups = (
+        JobExecution.objects.filter(cleanup_owed=True)
+        .exclude(cleanup_task_id="")
+        .values_list("cleanup_task_id", "node__slave_id")
+        .distinct()
+    )
+    return [TaskRef(*pair) for pair in [*tasks, *cleanups]]
+
+
+def leave_agent(
+    agent_id: str, leadership: Leadership, *, grace_until: datetime, now: datetime
+) -> None:
+    """Give executions between phases on a lost agent until `grace_until` for it to come back.
+
+    Those with a task are told of by updates of their own.
+    """
+    with leadership.fenced():
+        JobExecution.objects.filter(
+            agent_id=agent_id, state=State.HOLDING.value, unreachable_since=None
+        ).update(unreachable_since=now, deadline=grace_until)

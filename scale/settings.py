@@ -1,0 +1,218 @@
+"""Every setting; what differs between installations comes from the environment.
+
+`docs/settings.md` is the table for operators.
+"""
+
+import sys
+from pathlib import Path
+
+from scale.env import (
+    Environment,
+    boolean,
+    database_url,
+    integer,
+    mesos_master,
+    number,
+    one_of,
+    url,
+    words,
+)
+from scale.log import logging_settings
+
+env = Environment()
+
+# Web. SCALE_API_URL is how agents reach this installation; http URLs have no last slash.
+SECRET_KEY = env("SCALE_SECRET_KEY", str)
+DEBUG = env("SCALE_DEBUG", boolean, False)
+ALLOWED_HOSTS = env("SCALE_ALLOWED_HOSTS", words, ["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env("SCALE_TRUSTED_ORIGINS", words, [])
+SCALE_API_URL = env("SCALE_API_URL", url("http", "https"), "http://127.0.0.1:8000")
+SCALE_ANONYMOUS_READ = env("SCALE_ANONYMOUS_READ", boolean, False)
+SCALE_MAX_UPLOAD_MIB = env("SCALE_MAX_UPLOAD_MIB", integer(least=1, most=10_000_000), 10_240)
+
+# Where state lives.
+DATABASES = {"default": env("DATABASE_URL", database_url)}
+SCALE_BROKER_URL = env(
+    "SCALE_BROKER_URL", url("redis", "rediss", "redis+socket", "amqp", "amqps"), ""
+)
+SCALE_STORAGE_DIR = env("SCALE_STORAGE_DIR", Path, Path.home() / ".local/share/scale/files")
+
+# The cluster. A failover time-out of weeks, because its end kills every task.
+SCALE_MESOS_MASTER = env("SCALE_MESOS_MASTER", mesos_master, "")
+SCALE_MESOS_PRINCIPAL = env("SCALE_MESOS_PRINCIPAL", str, "")
+SCALE_MESOS_SECRET = env("SCALE_MESOS_SECRET", str, "")
+SCALE_FRAMEWORK_NAME = env("SCALE_FRAMEWORK_NAME", str, "scale")
+SCALE_FRAMEWORK_USER = env("SCALE_FRAMEWORK_USER", str, "")
+SCALE_FRAMEWORK_ROLE = env("SCALE_FRAMEWORK_ROLE", str, "*")
+SCALE_FAILOVER_TIMEOUT_S = env(
+    "SCALE_FAILOVER_TIMEOUT_S", number(least=60, most=31_536_000), 1_814_400.0
+)
+
+# On the agents.
+SCALE_AGENT_WORK_DIR = env("SCALE_AGENT_WORK_DIR", Path, Path("/var/lib/scale/work"))
+SCALE_AGENT_PYTHON = env("SCALE_AGENT_PYTHON", str, "python3")
+SCALE_AGENT_FILE_ROOTS = env("SCALE_AGENT_FILE_ROOTS", words, [])
+SCALE_AGENT_FORBIDDEN_NETWORKS = env(
+    "SCALE_AGENT_FORBIDDEN_NETWORKS", words, ["169.254.0.0/16", "fe80::/10"]
+)
+SCALE_MAX_OUTPUT_MIB = env("SCALE_MAX_OUTPUT_MIB", integer(least=1, most=100_000_000), 102_400)
+
+# The scheduler's times, in seconds.
+SCALE_OFFER_HOLD_S = env("SCALE_OFFER_HOLD_S", number(least=0, most=300), 5.0)
+SCALE_DECLINE_S = env("SCALE_DECLINE_S", number(least=1, most=86_400), 3600.0)
+SCALE_STAGING_TIMEOUT_S = env("SCALE_STAGING_TIMEOUT_S", number(least=1, most=86_400), 300.0)
+SCALE_STEPS_TIMEOUT_S = env("SCALE_STEPS_TIMEOUT_S", number(least=1, most=604_800), 3600.0)
+SCALE_HOLD_TIMEOUT_S = env("SCALE_HOLD_TIMEOUT_S", number(least=1, most=604_800), 3600.0)
+SCALE_UNREACHABLE_GRACE_S = env("SCALE_UNREACHABLE_GRACE_S", number(least=0, most=86_400), 60.0)
+SCALE_KILL_GRACE_S = env("SCALE_KILL_GRACE_S", number(least=0, most=3600), 5.0)
+
+_log_format = env("SCALE_LOG_FORMAT", one_of("console", "json"), "console")
+_log_level = env("SCALE_LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+
+if bool(SCALE_MESOS_PRINCIPAL) != bool(SCALE_MESOS_SECRET):
+    env.refuse("SCALE_MESOS_SECRET", "SCALE_MESOS_PRINCIPAL and SCALE_MESOS_SECRET go together")
+if not SCALE_AGENT_WORK_DIR.is_absolute() or Path("/") == SCALE_AGENT_WORK_DIR:
+    env.refuse("SCALE_AGENT_WORK_DIR", "must be an absolute path below /")
+env.check()
+
+# A session that hangs in a transaction holds locks; the server ends it.
+DATABASES["default"] |= {
+    "CONN_MAX_AGE": 600,
+    "CONN_HEALTH_CHECKS": True,
+    "DISABLE_SERVER_SIDE_CURSORS": True,
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "knox",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "scale.error",
+    "scale.node",
+    "scale.job",
+    "scale.queue",
+    "scale.scheduler",
+    "scale.api",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "scale.urls"
+ASGI_APPLICATION = "scale.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+STORAGES = {
+    "default": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {
+            "location": SCALE_STORAGE_DIR,
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    },
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+# Uploads over a little go to a temporary file, never to memory.
+FILE_UPLOAD_HANDLERS = ["scale.api.uploads.BoundedUploadHandler"]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "knox.auth.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["scale.api.permissions.LoggedIn"],
+    "DEFAULT_RENDERER_CLASSES": ["scale.api.renderers.OrjsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["scale.api.renderers.StrictJsonParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "scale.api.errors.handle",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+REST_KNOX = {
+    "AUTH_TOKEN_CHARACTER_LENGTH": 64,
+    "TOKEN_TTL": None,
+    "AUTH_HEADER_PREFIX": "Token",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Scale",
+    "DESCRIPTION": "A cluster job scheduler over Apache Mesos.",
+    "VERSION": "v3",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+UNFOLD = {"SITE_TITLE": "Scale", "SITE_HEADER": "Scale", "SHOW_HISTORY": False}
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+# Served over https in production, behind a proxy that ends TLS.
+_https = SCALE_API_URL.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SESSION_COOKIE_HTTPONLY = True
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+
+# Celery does what may be late or happen twice; the truth of what is owed is in rows.
+CELERY_BROKER_URL = SCALE_BROKER_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Without these a redis transport gives a lost task back after an hour (docs/operations.md).
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"visibility_timeout": 300, "unacked_restore_interval": 5, "unacked_restore_throttle": 1}
+    if SCALE_BROKER_URL.startswith("redis")
+    else {}
+)
+CELERY_BEAT_SCHEDULE = {
+    "archive logs": {
+        "task": "scale.job.tasks.archive_logs",
+        "schedule": 5.0,
+        "options": {"expires": 5.0},
+    },
+}
+
+LOGGING = logging_settings(_log_format, _log_level, colors=sys.stderr.isatty())

@@ -1,0 +1,81 @@
+"""ARTIFACT lines in a job's stdout."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scale.steps.artifacts import artifact_lines, job_stdout, read_artifacts
+
+
+def found(path: Path) -> dict[str, list[str]]:
+    artifacts = read_artifacts(path)
+    return {name: [file.path for file in output.files] for name, output in artifacts.items()}
+
+
+def test_lines_are_found_at_the_start_of_lines_only(tmp_path: Path) -> None:
+    stdout = tmp_path / "stdout"
+    stdout.write_bytes(
+        b"ARTIFACT:one:a.txt\nsome ARTIFACT:one:b.txt\nARTIFACT:my parts:/x/c:d\r\n"
+        b"\x00\xff\xfe binary\nARTIFACT:my parts:e\nARTIFACT:my parts:e\nARTIFACT:last:z"
+    )
+    assert found(stdout) == {"one": ["a.txt"], "my parts": ["/x/c:d", "e"], "last": ["z"]}
+
+
+def test_lines_without_name_or_path_are_ignored_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdout = tmp_path / "stdout"
+    stdout.write_text("ARTIFACT:\nARTIFACT:name\nARTIFACT::path\nARTIFACT:name:\n")
+    assert found(stdout) == {}
+    assert "4 ARTIFACT lines without a name and a path" in capsys.readouterr().out
+
+
+@given(
+    lines=st.lists(st.sampled_from([b"ARTIFACT:a:b", b"xARTIFACT:a:c", b"", b"\nART", b"-" * 30])),
+    size=st.integers(1, 40),
+)
+def test_how_the_bytes_are_cut_into_blocks_does_not_matter(lines: list[bytes], size: int) -> None:
+    text = b"\n".join(lines)
+    blocks = [text[n : n + size] for n in range(0, len(text), size)]
+    expected = [
+        line.removeprefix(b"ARTIFACT:").decode()
+        for line in text.split(b"\n")
+        if line.startswith(b"ARTIFACT:")
+    ]
+    assert list(artifact_lines(blocks)) == expected
+
+
+def test_an_endless_line_is_dropped_and_not_kept_in_memory() -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"ARTIFACT:a:"
+        for _ in range(200):
+            yield b"x" * 50_000
+        yield b"\nARTIFACT:b:c\n"
+
+    assert list(artifact_lines(blocks())) == ["b:c"]
+
+
+def test_a_stdout_that_is_a_pipe_or_a_link_or_missing_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/hosts")
+    for name in ("pipe", "link", "missing"):
+        assert found(tmp_path / name) == {}
+        assert "are not read" in capsys.readouterr().out
+    assert read_artifacts(None) == {}
+
+
+def test_the_jobs_stdout_is_beside_our_own_sandbox() -> None:
+    ours = "/m/slaves/S/frameworks/F/executors/uuid.post.1/runs/container"
+    expected = "/m/slaves/S/frameworks/F/executors/uuid.job.1/runs/latest/stdout"
+    for environ in (
+        {"MESOS_DIRECTORY": ours, "MESOS_SANDBOX": "/mnt/mesos/sandbox"},
+        {"MESOS_SANDBOX": ours},
+    ):
+        assert str(job_stdout("uuid.job.1", environ)) == expected
+    assert job_stdout("uuid.job.1", {}) is None
