@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --comp
 # For tools that import the settings and connect to nothing.
 SETTINGS := SCALE_SECRET_KEY=check DATABASE_URL=postgresql:///check?host=/nonexistent
 
-.PHONY: run test check check-fast bench lock clean
+.PHONY: run test check check-fast bench docs lock clean
 
 run: $(VENV)/run.stamp ## install what is missing and start everything on this machine
 	@exec $(BIN)/scale up $(UP)
@@ -28,10 +28,14 @@ check: check-fast ## format, lint, types, import layers, migrations, unit tests
 	$(SETTINGS) $(BIN)/mypy
 	$(BIN)/lint-imports
 	$(SETTINGS) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+	$(BIN)/python docs/generate.py --check
 	$(BIN)/pytest tests/unit
 
 bench: $(VENV)/dev.stamp ## the figures of docs/benchmarks.md
 	$(BIN)/python -m tests.bench
+
+docs: $(VENV)/dev.stamp ## the pages that are made from code
+	$(BIN)/python docs/generate.py
 
 lock: $(VENV)/uv.stamp ## resolve the dependencies anew
 	sh requirements/lock.sh $(BIN)/uv

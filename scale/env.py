@@ -24,10 +24,10 @@ class Environment:
         self._problems: list[str] = []
 
     @overload
-    def __call__(self, name: str, cast: Callable[[str], T], default: D) -> T | D: ...
+    def __call__(self, name: str, cast: Callable[[str], T], default: D, /) -> T | D: ...
     @overload
-    def __call__(self, name: str, cast: Callable[[str], T]) -> T: ...
-    def __call__(self, name: str, cast: Callable[[str], Any], *default: Any) -> Any:
+    def __call__(self, name: str, cast: Callable[[str], T], /) -> T: ...
+    def __call__(self, name: str, cast: Callable[[str], Any], /, *default: Any) -> Any:
         """Return the variable through `cast`; without a default it must be set and not empty.
 
         A `cast` refuses with ValueError, whose message must not repeat a secret.

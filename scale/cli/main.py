@@ -87,8 +87,7 @@ def localmesos(context: typer.Context) -> None:
     """Run a Mesos master and agent for this one machine; --help shows its options."""
     from scale.localmesos.server import main as run
 
-    sys.argv = ["scale localmesos", *context.args]
-    sys.exit(run())
+    sys.exit(run(context.args))
 
 
 @app.command(context_settings=_PASS_ON)

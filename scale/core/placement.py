@@ -34,6 +34,7 @@ from scale.core.reasons import (
     Shortage,
     no_room_at_all,
     waits_for_its_node,
+    waits_for_reserved,
 )
 from scale.core.resources import Resources
 
@@ -236,6 +237,7 @@ class _Round:
         # Sizes are few where nodes are many, so that a shape is compared with them only.
         self._usable = sorted(self._totals.keys() - snapshot.paused_nodes)
         self._sizes = {self._totals[agent_id] for agent_id in self._usable}
+        self._names = {offer.agent_id: offer.hostname for offer in snapshot.offers}
         self._launches: list[Launch] = []
         self._held: dict[int, Holding] = {}
         self._stuck: dict[Shape, Reason | None] = {}
@@ -331,35 +333,31 @@ class _Round:
                 Shape(each.job_type_id, each.needs): SCHEDULER_PAUSED
                 for each in self._snapshot.waiting
             }
-        names = self._names()
-        rooms = [self._room(agent_id, names) for agent_id in self._nodes.open_ids()]
+        rooms = [self._room(agent_id) for agent_id in self._nodes.open_ids()]
         open_to_work = self._nodes.free.keys() - self._snapshot.paused_nodes
         shortage = Shortage(rooms, kept=len(open_to_work) - len(rooms))
-        paused = {self._totals[each] for each in self._snapshot.paused_nodes & self._totals.keys()}
-        reasons: dict[Shape, Reason] = {}
-        for shape, known in self._stuck.items():
-            if known:
-                reasons[shape] = known
-            elif self._fits_a_size(shape.needs):
-                node = self._reserved.get(shape.needs)
-                freed = node and names.get(node, node)
-                reasons[shape] = shortage.explain(shape.needs, freed)
-            else:
-                reasons[shape] = no_room_at_all(shape.needs, self._sizes, paused)
-        return reasons
+        return {
+            shape: known or self._reason(shape.needs, shortage)
+            for shape, known in self._stuck.items()
+        }
+
+    def _reason(self, needs: Resources, shortage: Shortage) -> Reason:
+        if not self._fits_a_size(needs):
+            paused = self._snapshot.paused_nodes & self._totals.keys()
+            return no_room_at_all(needs, self._sizes, {self._totals[each] for each in paused})
+        if needs in self._reserved:
+            return waits_for_reserved(needs, self._room(self._reserved[needs]))
+        return shortage.explain(needs)
 
     def _holding_reasons(self) -> dict[int, Reason]:
-        names = self._names()
         return {
             each.execution_id: waits_for_its_node(
                 each.needs,
-                self._room(each.agent_id, names) if each.agent_id in self._nodes.free else None,
+                self._room(each.agent_id) if each.agent_id in self._nodes.free else None,
             )
             for each in self._held.values()
         }
 
-    def _room(self, agent_id: str, names: Mapping[str, str]) -> Room:
-        return Room(names[agent_id], self._totals[agent_id], self._nodes.free[agent_id])
-
-    def _names(self) -> dict[str, str]:
-        return {offer.agent_id: offer.hostname for offer in self._snapshot.offers}
+    def _room(self, agent_id: str) -> Room:
+        free = self._nodes.free.get(agent_id, _NOTHING)
+        return Room(self._names.get(agent_id, agent_id), self._totals[agent_id], free)

@@ -65,6 +65,9 @@ class _Kind:
     def asked(self, needs: Resources) -> str:
         return f"asks {self.number(needs)} {self.unit}"
 
+    def of(self, room: Room) -> str:
+        return f"{self.number(room.free)} free of {self.number(room.total)}"
+
 
 _KINDS: Final = (
     _Kind(WaitCode.INSUFFICIENT_CPUS, lambda r: r.millicpus, "cpus", 1000),
@@ -88,32 +91,33 @@ class Shortage:
         }
         self._kept = kept
 
-    def explain(self, needs: Resources, freed_for_it: str | None = None) -> Reason:
-        """Name the kind that lacks most; `freed_for_it` is the node reserved for this."""
-        kind = max(_KINDS, key=lambda kind: self._strain(kind, needs))
-        message = f"{kind.asked(needs)}; {self._offered(kind, needs)}"
-        if freed_for_it is not None:
-            message += f"; node {freed_for_it} is being freed for it"
-        elif self._kept:
-            message += f"; {_count(self._kept, 'node')} kept for what comes first"
+    def explain(self, needs: Resources) -> Reason:
+        """Name the kind that lacks most, and the node that has most of it."""
+        kind = max(_KINDS, key=lambda kind: _strain(kind, needs, self._roomiest.get(kind.code)))
+        room = self._roomiest.get(kind.code)
+        message = f"{kind.asked(needs)}; no node has any free for it now"
+        if room and kind.amount(room.free):
+            message = f"{kind.asked(needs)}; the roomiest node, {room.name}, has {kind.of(room)}"
+            if kind.amount(needs) <= kind.amount(room.free):
+                message += ", but too little else"
+        if self._kept:
+            message += f"; nodes kept for what comes first: {self._kept}"
         return Reason(kind.code, message)
 
-    def _strain(self, kind: _Kind, needs: Resources) -> float:
-        """Return how much is asked as a share of what the roomiest node has free."""
-        room, asked = self._roomiest.get(kind.code), kind.amount(needs)
-        free = kind.amount(room.free) if room else 0
-        if not asked:
-            return 0.0
-        return asked / free if free else math.inf
 
-    def _offered(self, kind: _Kind, needs: Resources) -> str:
-        room = self._roomiest.get(kind.code)
-        if room is None or not kind.amount(room.free):
-            return "no node has any free now"
-        has = f"{kind.number(room.free)} free of {kind.number(room.total)}"
-        if kind.amount(needs) > kind.amount(room.free):
-            return f"the roomiest node, {room.name}, has {has}"
-        return f"the roomiest node, {room.name}, has {has}, but too little else"
+def waits_for_reserved(needs: Resources, room: Room) -> Reason:
+    """Explain what has a node reserved, which does not have enough free yet."""
+    kind = max(_KINDS, key=lambda kind: _strain(kind, needs, room))
+    has = f"node {room.name}, which is being freed for it, has {kind.of(room)}"
+    return Reason(kind.code, f"{kind.asked(needs)}; {has}")
+
+
+def _strain(kind: _Kind, needs: Resources, room: Room | None) -> float:
+    """Return how much is asked as a share of what is free."""
+    asked, free = kind.amount(needs), kind.amount(room.free) if room else 0
+    if not asked:
+        return 0.0
+    return asked / free if free else math.inf
 
 
 def no_room_at_all(
@@ -143,11 +147,5 @@ def waits_for_its_node(needs: Resources, room: Room | None) -> Reason:
             has = f"its node, {room.name}, has {kind.number(room.total)} in all"
             return Reason(WaitCode.NO_NODE_LARGE_ENOUGH, f"{kind.asked(needs)}; {has}")
     kind = next(kind for kind in _KINDS if kind.amount(needs) > kind.amount(room.free))
-    has = f"{kind.number(room.free)} free of {kind.number(room.total)}"
-    return Reason(
-        WaitCode.WAITING_FOR_ITS_NODE, f"{kind.asked(needs)}; its node, {room.name}, has {has}"
-    )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"
+    has = f"its node, {room.name}, has {kind.of(room)}"
+    return Reason(WaitCode.WAITING_FOR_ITS_NODE, f"{kind.asked(needs)}; {has}")

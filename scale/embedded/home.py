@@ -33,6 +33,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.mesos = path / "mesos"
+        self.worker = path / "worker"
         self.token = path / "token"
         self.admin_pending = path / "admin-not-shown"
         self._environment = path / "environment.json"
@@ -43,7 +44,8 @@ class Home:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)
-            self.mesos.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.mesos, self.worker):
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise CannotStart(f"SCALE_HOME {self.path} cannot be used: {error.strerror}") from None
 

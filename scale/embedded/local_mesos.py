@@ -3,13 +3,13 @@
 import json
 import signal
 import sys
-from contextlib import suppress
 from typing import Any
 
-from scale.embedded.errors import CannotStart
 from scale.embedded.guard import Guard
 from scale.embedded.home import Home, is_free
 from scale.embedded.surroundings import Mesos
+
+_TASKS_END_WITHIN_S = 1
 
 
 class LocalMesos:
@@ -31,29 +31,27 @@ class LocalMesos:
         self._announced.unlink(missing_ok=True)
         master, agent = self._home.ports()
         return [
-            *(sys.executable, "-m", "scale.localmesos"),
+            *(sys.executable, "-P", "-m", "scale.localmesos"),
             *("--work-dir", str(self._home.mesos)),
             *("--credentials-file", str(self._credentials)),
             *("--announce-file", str(self._announced)),
             *("--port", str(master), "--agent-port", str(agent)),
+            *("--shutdown-grace-s", str(_TASKS_END_WITHIN_S)),
             *self._options,
         ]
 
     async def missing(self, _pid: int) -> str | None:
         """Say what it still lacks to serve; None when it serves."""
-        return None if self._announcement() else "it has not announced its ports"
+        return None if self._announced.exists() else "it has not announced its ports"
 
     def found(self) -> Mesos:
-        """Return where it is, once it is ready, and remember that."""
-        announcement = self._announcement()
-        return Mesos(announcement["master"], *self._login())
+        """Return where it is and who may call it, and keep its ports for every later start."""
+        announced: dict[str, Any] = json.loads(self._announced.read_text())
+        master, agent = announced["master"], announced["agents"][0]
+        self._home.remember_ports((_port(master), _port(agent)))
+        principal, secret = self._credentials.read_text().split()
+        return Mesos(master, principal, secret)
 
-    def _announcement(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            found = json.loads(self._announced.read_text())
-            assert isinstance(found, dict)
-            return found
-        return {}
 
-    def _login(self) -> tuple[str, str]:
-        raise CannotStart("TODO")
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])

@@ -65,6 +65,7 @@ def mesos(local: LocalMesos, lock: int) -> Part:
         environment=plain(os.environ) | {"PYTHONUNBUFFERED": "1"},
         guard=local.guard,
         missing=local.missing,
+        grace_s=2.0,
         descriptors=(lock,),
     )
 
@@ -93,7 +94,7 @@ def web(environment: Mapping[str, str], lock: int, listening: int, at: tuple[str
         *("--fd", str(listening)),
         missing=missing,
         probe_every_s=0.1,
-        grace_s=3.0,
+        grace_s=2.5,
         descriptors=(lock, listening),
     )
 

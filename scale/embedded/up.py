@@ -190,7 +190,7 @@ class _Run:
         """Start the three, which need not wait for each other, and wait for those that serve."""
         self._home.write_environment(environment)
         at = listener.reachable(self._web)
-        schedule = self._home.path / "beat-schedule"
+        schedule = self._home.worker / "schedule"
         self._supervisor.start(parts.scheduler(environment, self._lock, at))
         self._supervisor.start(parts.worker(environment, self._lock, schedule))
         self._supervisor.start(parts.web(environment, self._lock, self._web.fileno(), at))

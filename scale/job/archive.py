@@ -110,7 +110,7 @@ def _owed_after(last_id: int, without: set[int | None], framework_id: str) -> li
     """Return the next batch in the order of ids; two queries, index execution_logs_owed."""
     rows = (
         JobExecution.objects.filter(logs_owed=True, pk__gt=last_id, ended__isnull=False)
-        .exclude(node_id__in=without - {None})
+        .exclude(node_id__in=[node_id for node_id in without if node_id])
         .order_by("pk")
         .values("pk", "uuid", "ended", "node_id", "node__is_online", *COLUMNS)[:_BATCH]
     )
@@ -180,13 +180,13 @@ def _archive_piece(run: _Run, owed: _Owed, piece: Piece) -> ArchivedLog:
 def _content(agents: Agents, piece: Piece, chunk: logs.Chunk) -> Iterator[bytes]:
     """Yield the piece as readers see it; `chunk` was read from its start."""
     offset = 0
-    while chunk.data:
+    while True:
         yield chunk.data[: logs.KEPT_BYTES - offset]
         offset += len(chunk.data)
-        if offset >= logs.KEPT_BYTES:
+        if offset >= min(chunk.size, logs.KEPT_BYTES):
             break
-        if offset >= chunk.size:
-            return
+        if not chunk.data:
+            raise LogRefused(f"the agent has {chunk.size} bytes and returns none at {offset}")
         chunk = agents.read(piece, offset, _READ_BYTES)
     if chunk.size > logs.KEPT_BYTES:
         yield CUT_NOTE
@@ -249,9 +249,7 @@ def _row(
 def _settle(batch: Sequence[_Owed], results: Sequence[list[ArchivedLog] | None]) -> None:
     """Store rows and clear debts; a row that somebody holds is left for the next run."""
     done = [
-        owed.execution_id
-        for owed, rows in zip(batch, results, strict=True)
-        if rows is not None
+        owed.execution_id for owed, rows in zip(batch, results, strict=True) if rows is not None
     ]
     if not done:
         return

@@ -16,7 +16,9 @@ def accept(master: Master, framework: Framework, call: Mapping[str, Any]) -> Non
     offer_ids = [each["value"] for each in call.get("offer_ids", ())]
     operations = call.get("operations", ())
     problem = _offers_problem(framework, offer_ids)
-    offers = [framework.offers[each] for each in dict.fromkeys(offer_ids) if each in framework.offers]
+    offers = [
+        framework.offers[each] for each in dict.fromkeys(offer_ids) if each in framework.offers
+    ]
     for offer in offers:
         master.take_offer(framework, offer)
     if problem is not None:

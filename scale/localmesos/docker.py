@@ -43,6 +43,8 @@ def run_arguments(run: Run, env: Mapping[str, str], label: str) -> list[str]:
         raise ValueError("a DOCKER container needs docker.image")
     cpus, mem = run.launch.resources.value("cpus"), run.mem_asked
     arguments = ["run", "--label", label]
+    if spec.get("force_pull_image"):
+        arguments += ["--pull", "always"]
     if spec.get("privileged"):
         arguments.append("--privileged")
     arguments += ["--cpu-shares", str(max(int(1024 * cpus), 2))]
@@ -154,6 +156,12 @@ class Engine:
         if run.is_docker:
             self._later("kill", container_name(run))
 
+    async def take_away(self, run: Run) -> bool:
+        """Remove the ended container; return True if the kernel killed it for its memory."""
+        code, output, _ = await self._call("inspect", container_name(run))
+        self._later("rm", "-f", container_name(run))
+        return code == 0 and bool(json.loads(output)[0]["State"].get("OOMKilled"))
+
     def _later(self, *arguments: str) -> None:
         self._threads.submit(_docker, self.program or "docker", arguments)
 
@@ -178,9 +186,12 @@ def _docker(program: str, arguments: Sequence[str]) -> tuple[int, str, str]:
     Its status may be reaped by the SIGCHLD handler of children.py first, hence the marker.
     """
     script = '"$@"; echo "status=$?"'
-    done = subprocess.run(
-        ["/bin/sh", "-c", script, "-", program, *arguments],
-        capture_output=True, text=True, timeout=PROBE_S,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", script, "-", program, *arguments],
+            capture_output=True, text=True, timeout=PROBE_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, "", str(error)
     output, _, code = done.stdout.rpartition("status=")
     return int(code or 1), output, done.stderr

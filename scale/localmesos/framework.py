@@ -38,9 +38,7 @@ class Framework:
     stream: EventStream | None = None
     recovered: bool = False  # known from the journal, not seen since
     tasks: dict[str, Task] = field(default_factory=dict)
-    completed_tasks: deque[Task] = field(
-        default_factory=lambda: deque(maxlen=COMPLETED_TASKS_KEPT)
-    )
+    completed_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=COMPLETED_TASKS_KEPT))
     offers: dict[str, Offer] = field(default_factory=dict)
     registered: float = field(default_factory=time.time)
     reregistered: float | None = None
@@ -79,7 +77,9 @@ class Framework:
     def adopt(self, info: Mapping[str, Any]) -> None:
         """Take over what may change at a subscription: all but user, checkpoint and principal."""
         kept = {
-            name: self.info[name] for name in ("user", "checkpoint", "principal") if name in self.info
+            name: self.info[name]
+            for name in ("user", "checkpoint", "principal")
+            if name in self.info
         }
         self.info = {**info, **kept, "id": {"value": self.framework_id}}
 

@@ -67,9 +67,7 @@ class Request:
     def query(self) -> Mapping[str, str]:
         if self._query is None:
             text = self.query_string.decode("utf-8", "surrogateescape")
-            self._query = dict(
-                parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
-            )
+            self._query = dict(parse_qsl(text, keep_blank_values=True, errors="surrogateescape"))
         return self._query
 
     async def body(self) -> bytes:

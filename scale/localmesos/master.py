@@ -61,6 +61,7 @@ class Master:
         self.frameworks: dict[str, Framework] = {}
         self.completed: dict[str, Framework] = {}
         self.agents: dict[str, Agent] = {}
+        self.agent_ids: list[str] = []  # all that ever were, in order
         self.allocator = Allocator()
         self.counts: dict[str, int] = {}
         self._journal = journal
@@ -311,7 +312,9 @@ class Master:
             self.take_offer(framework, offer)
             self.give_back(offer)
 
-    def decline(self, framework: Framework, offer_ids: Iterable[str], asked_s: float | None) -> None:
+    def decline(
+        self, framework: Framework, offer_ids: Iterable[str], asked_s: float | None
+    ) -> None:
         for offer_id in offer_ids:
             offer = framework.offers.get(offer_id)
             if offer is not None:

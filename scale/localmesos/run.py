@@ -34,11 +34,10 @@ class Run:
 
     launch: Launch
     container_id: str
-    directory: str
+    directory: str = ""
     phase: Phase = Phase.PREPARING
     pid: int | None = None
     started: float = field(default_factory=time.time)
-    is_docker: bool = False
     killed: bool = False
     kill_at: float | None = None  # loop time of the SIGKILL
     kill_timer: asyncio.TimerHandle | None = None
@@ -48,7 +47,12 @@ class Run:
     wait_status: int = 0
     doom: Cause | None = None  # why the agent itself ends the task
     peak_bytes: int = 0
-    silent: bool = False  # the framework is gone: nobody is told
+    silent: bool = False  # nobody is told of it any more
+    end_state: str | None = None
+
+    @property
+    def is_docker(self) -> bool:
+        return bool(self.launch.info.get("container", {}).get("type") == "DOCKER")
 
     @property
     def mark(self) -> bytes:
@@ -62,11 +66,18 @@ class Run:
         mib = limits["mem"]["value"] if "mem" in limits else self.launch.resources.value("mem")
         return int(mib * (1 << 20)) if mib < 1 << 40 else 0
 
-    def stop_timers(self) -> None:
-        for timer in (self.kill_timer, self.lifetime_timer, self.memory_timer):
+    def stop_watching(self) -> None:
+        """Stop the timers that are about a living command."""
+        for timer in (self.lifetime_timer, self.memory_timer):
             if timer is not None:
                 timer.cancel()
-        self.kill_timer = self.lifetime_timer = self.memory_timer = None
+        self.lifetime_timer = self.memory_timer = None
+
+    def stop_timers(self) -> None:
+        self.stop_watching()
+        if self.kill_timer is not None:
+            self.kill_timer.cancel()
+            self.kill_timer = None
 
 
 def grace_s(run: Run, policy: Mapping[str, Any] | None) -> float:
@@ -122,7 +133,9 @@ def ending(run: Run) -> tuple[str, Cause]:
     """Return the terminal state and the reason of a run whose processes have ended."""
     message = _how(run.wait_status, "Container" if run.is_docker else "Command")
     if run.doom is not None:
-        return "TASK_FAILED", Cause(run.doom.message or message, run.doom.reason, run.doom.limitation)
+        return "TASK_FAILED", Cause(
+            run.doom.message or message, run.doom.reason, run.doom.limitation
+        )
     if run.killed:
         return "TASK_KILLED", Cause(message)
     return "TASK_FINISHED" if run.wait_status == 0 else "TASK_FAILED", Cause(message)

@@ -177,9 +177,7 @@ def _kill(master: Master, framework: Framework, call: Call) -> None:
 
 def _acknowledge(master: Master, framework: Framework, call: Call) -> None:
     told = call["acknowledge"]
-    master.acknowledge(
-        framework, told["agent_id"]["value"], told["task_id"]["value"], told["uuid"]
-    )
+    master.acknowledge(framework, told["agent_id"]["value"], told["task_id"]["value"], told["uuid"])
 
 
 _CALLS: Final[Mapping[str, Callable[[Master, Framework, Call], None]]] = {

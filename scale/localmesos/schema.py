@@ -153,6 +153,7 @@ _TEXT: Final[Mapping[str, Mapping[str, str]]] = {
         "hostname": "string",
         "docker": "DockerInfo",
         "network_infos": "*NetworkInfo",
+        "mesos": "Anything",
     },
     "NetworkInfo": {"name": "string"},
     "Volume": {"mode": "!RW|RO", "container_path": "!string", "host_path": "string"},

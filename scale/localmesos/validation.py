@@ -39,9 +39,7 @@ def role_problem(role: str) -> str | None:
         if part in ("", ".", "..", "*") or part.startswith("-"):
             return f"Role component '{part}' is invalid"
         if _SPACE.search(part):
-            return (
-                f"Role component '{part}' is invalid because it contains backspace or whitespace"
-            )
+            return f"Role component '{part}' is invalid because it contains backspace or whitespace"
     return None
 
 

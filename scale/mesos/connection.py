@@ -132,7 +132,7 @@ class EventStream:
     def on_body(self, body: bytes) -> None:
         if self._parser.get_status_code() != OK:
             self._explain(body)
-        elif self.ending is None:
+        else:
             self._take(body)
 
     def _explain(self, body: bytes) -> None:

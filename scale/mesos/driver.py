@@ -40,14 +40,6 @@ SCHEDULER_PATH: Final = "/api/v1/scheduler"
 HEARTBEAT_S: Final = 15.0
 #: Answers to calls are empty or a sentence.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
-#: pymesos calls `on_<type>` for whatever type it is sent, also for its own `on_close`.
-EVENTS: Final = frozenset(
-    {"SUBSCRIBED", "HEARTBEAT", "OFFERS", "RESCIND", "UPDATE", "FAILURE", "ERROR"}
-)
-#: Legal, and of no use to command tasks without reservations or maintenance.
-IGNORED: Final = frozenset(
-    {"INVERSE_OFFERS", "RESCIND_INVERSE_OFFER", "UPDATE_OPERATION_STATUS", "MESSAGE"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +86,6 @@ class Driver(MesosSchedulerDriver):
         self.subscription.end()
         super().stop(failover=True)
 
-    abort = stop
-
     def leave(self, timeout_s: float) -> None:
         """Stop, and wait for the thread unless it is stuck in a name look-up or a connect."""
         self.stop()
@@ -112,6 +102,7 @@ class Driver(MesosSchedulerDriver):
         self._notify()
 
     def _run(self) -> None:
+        """Run the subscription; pymesos' own loop ends on any error, and with a TEARDOWN."""
         with self._lock:
             descriptors = self._wakeup_fds
         assert descriptors is not None  # made by pymesos' start, before the thread
@@ -123,9 +114,6 @@ class Driver(MesosSchedulerDriver):
                 self._wakeup_fds = None
                 for descriptor in descriptors:
                     os.close(descriptor)
-
-    def _shutdown(self) -> None:
-        """Send nothing: pymesos sends TEARDOWN here, which kills every task."""
 
     # What the subscription asks for and tells.
 
@@ -139,15 +127,10 @@ class Driver(MesosSchedulerDriver):
         return self.gen_request()
 
     def on_event(self, event: JsonObject) -> None:
-        kind = event.get("type")
-        if kind not in EVENTS:
-            if kind not in IGNORED:
-                logger.warning("unknown mesos event", extra={"type": kind})
-            return
         try:
             super().on_event(event)
         except Exception:  # one bad event must not cost the stream: the next ones may matter more
-            logger.exception("mesos event could not be used", extra={"type": kind})
+            logger.exception("mesos event could not be used", extra={"type": event.get("type")})
 
     def on_close(self) -> None:
         session, self._session = self._session, None

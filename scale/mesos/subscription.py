@@ -137,7 +137,6 @@ class Subscription:
         address = self._address() or ""
         if self._leader is None:
             self._next_seed += 1
-        self._leader = None  # good for one attempt: the master that we were sent to may be dead
         self.attempts += 1
         request = self._listener.subscribe_request(address)
         try:
@@ -190,7 +189,7 @@ class Subscription:
             now - self._subscribed_s >= self._timing.settled_s
         )
         self._failures = 0 if good else self._failures + 1
-        self._leader = ending.leader
+        self._leader = ending.leader  # for one attempt only: it may be dead, the seeds know
         followed = ending.leader is not None and self._failures <= 1
         pause_s = 0 if followed else self._timing.pause_s(self._failures)
         self._due_s = now + pause_s

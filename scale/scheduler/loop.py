@@ -212,20 +212,28 @@ class SchedulerLoop:
         logger.warning("an agent left", extra={"agent": agent_id})
 
     def _know_agents(self) -> None:
-        """Make nodes of agents that offer something and are not known."""
-        offers = self._book.offers()
-        if all(offer.agent_id in self._node_ids for offer in offers):
+        """Make nodes of agents that offer something and are not known.
+
+        The master's list tells their sizes, too; without it, what they offer is enough to start.
+        """
+        if not self._strangers():
             return
         try:
             self._register(self._gateway.agents())
         except GatewayError as error:
             logger.warning("the agents could not be listed", extra={"reason": str(error)})
-        unknown = [offer.offer_id for offer in offers if offer.agent_id not in self._node_ids]
-        if unknown:
-            self._book.drop(unknown)
-            self._gateway.decline(unknown, refuse_s=1.0)
+        self._register(self._strangers())
+
+    def _strangers(self) -> list[Agent]:
+        return [
+            Agent(offer.agent_id, offer.hostname, offer.address, offer.port)
+            for offer in self._book.offers()
+            if offer.agent_id not in self._node_ids
+        ]
 
     def _register(self, agents: list[Agent]) -> None:
+        if not agents:
+            return
         nodes = register_agents(agents, at=self._now())
         self._node_ids |= {node.slave_id: node.pk for node in nodes}
 

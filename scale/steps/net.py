@@ -190,6 +190,8 @@ def network_errors() -> Iterator[None]:
         raise NetError("it stalled: nothing moved for too long") from None
     except http.client.IncompleteRead:
         raise NetError("the body ended before its last chunk") from None
+    except http.client.RemoteDisconnected:
+        raise NetError("it closed the connection without an answer") from None
     except http.client.HTTPException as error:
         raise NetError(f"it does not speak HTTP properly ({type(error).__name__})") from None
     except OSError as error:

@@ -16,7 +16,7 @@ def run_pre(api: Api, orders: Orders, limits: Limits) -> None:
     """Bring every input; safe to repeat, each run starts from nothing."""
     began = time.monotonic()
     make_work_folder(orders.work_dir)
-    say(f"{len(orders.inputs)} inputs to bring into {orders.work_dir}")
+    say(f"inputs to bring into {orders.work_dir}: {len(orders.inputs)}")
     source = Source(api, orders, limits)
     for item in orders.inputs:
         fetch(item, source)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -67,6 +68,13 @@ class Peer:
     def event(self, event: dict[str, Any]) -> None:
         data = json.dumps(event).encode()
         self.chunk(b"%d\n%s" % (len(data), data))
+
+    def reset(self) -> None:
+        """Close so that the other side gets a reset instead of an end."""
+        linger = struct.pack("ii", 1, 0)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._reader.close()
+        self._connection.close()
 
     def close(self) -> None:
         with suppress(OSError):
@@ -148,12 +156,12 @@ class FakeMaster(FakeServer):
         self.scripts = deque(scripts)
         self.streams: list[Peer] = []
         self.answer = lambda peer, request: peer.raw(response(202))
-        self.agents = b'{"slaves": []}'
+        self.agents = response(200, b'{"slaves": []}')
         super().__init__()
 
     def handle(self, peer: Peer, request: Request) -> None:
         if request.target == "/slaves":
-            peer.raw(response(200, self.agents))
+            peer.raw(self.agents)
         elif request.json.get("type") != "SUBSCRIBE":
             self.answer(peer, request)
         else:
@@ -231,7 +239,26 @@ def close(master: FakeMaster, peer: Peer) -> None:
     peer.close()
 
 
+def end_without_closing(master: FakeMaster, peer: Peer) -> None:
+    accept(master, peer)
+    peer.chunk(b"")
+
+
+def reset(master: FakeMaster, peer: Peer) -> None:
+    accept(master, peer)
+    peer.reset()
+
+
 def half_an_event(master: FakeMaster, peer: Peer) -> None:
     accept(master, peer)
     peer.chunk(b'100\n{"type": "HEART')
     peer.close()
+
+
+def no_http(master: FakeMaster, peer: Peer) -> None:
+    peer.raw(b"220 smtp ready\r\n\r\n")
+
+
+def no_records(master: FakeMaster, peer: Peer) -> None:
+    opened(master, peer)
+    peer.chunk(b"<html>")

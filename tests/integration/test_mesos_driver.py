@@ -9,7 +9,6 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from queue import Queue
 from typing import Any, TypeVar
 
@@ -22,12 +21,16 @@ from fake_mesos_master import (
     accept,
     accept_with_heartbeat,
     close,
+    end_without_closing,
     error,
     half_an_event,
     hang,
+    no_http,
+    no_records,
     opened,
     redirect_to,
     refuse,
+    reset,
     response,
 )
 
@@ -91,18 +94,24 @@ class Gateway(MesosGateway):
         self.seen: list[ClusterEvent] = []
         self.deadline_s = DEADLINE_S
 
-    def expect(self, kind: type[Event]) -> Event:
-        """Return the next event of this kind and forget those before it."""
+    def until(self, kind: type[ClusterEvent]) -> list[ClusterEvent]:
+        """Return the next events up to the first of this kind."""
         deadline = time.monotonic() + self.deadline_s
         while True:
             self.seen += self.drain()
-            for index, event in enumerate(self.seen):
+            for count, event in enumerate(self.seen, 1):
                 if isinstance(event, kind):
-                    del self.seen[: index + 1]
-                    return event
+                    events, self.seen = self.seen[:count], self.seen[count:]
+                    return events
             left = deadline - time.monotonic()
             assert left > 0, f"no {kind.__name__} among {self.seen}"
             select.select([self], [], [], left)
+
+    def expect(self, kind: type[Event]) -> Event:
+        """Return the next event of this kind; forget those before it."""
+        last = self.until(kind)[-1]
+        assert isinstance(last, kind)
+        return last
 
     def subscribe(self, framework_id: str | None = None) -> "Gateway":
         self.start(framework_id)
@@ -164,7 +173,7 @@ def test_the_stored_id_is_sent_and_kept_over_reconnects(
         assert request.json["subscribe"]["framework_info"]["id"] == {"value": expected}
 
 
-def test_the_framework_that_was_given_is_not_changed(master: FakeMaster) -> None:
+def test_the_framework_is_sent_as_given_and_not_changed(master: FakeMaster) -> None:
     info = framework_info(
         user="root",
         name="n",
@@ -174,7 +183,8 @@ def test_the_framework_that_was_given_is_not_changed(master: FakeMaster) -> None
         hostname="",
         webui_url="",
     )
-    before, come = dict(info), threading.Event()
+    info["capabilities"].append({"type": "GPU_RESOURCES"})  # pymesos adds and removes this one
+    before, come = json.loads(json.dumps(info)), threading.Event()
     driver = Driver(
         info,
         master.address,
@@ -187,6 +197,7 @@ def test_the_framework_that_was_given_is_not_changed(master: FakeMaster) -> None
     assert come.wait(DEADLINE_S)
     driver.leave(DEADLINE_S)
     assert info == before
+    assert master.subscribes()[0].json["subscribe"]["framework_info"] == before
 
 
 def test_a_version_that_pymesos_cannot_read_is_never_asked_for(
@@ -213,17 +224,31 @@ def test_503_is_answered_with_pauses(gateways: list[MesosGateway]) -> None:
 
 
 @pytest.mark.parametrize(
-    "script",
-    [refuse(401), refuse(403), refuse(400, b"Failed to validate"), close, half_an_event],
-    ids=["401", "403", "400", "close", "half an event"],
+    ("script", "reason"),
+    [
+        (refuse(401), "the master refused to subscribe us with HTTP 401"),
+        (refuse(403, b"No."), "the master refused to subscribe us with HTTP 403: No."),
+        (close, "the master closed the stream"),
+        (half_an_event, "the master closed the stream"),
+        (end_without_closing, "the master ended the stream"),
+        (reset, "[Errno 104] Connection reset by peer"),
+        (no_http, "broken HTTP: Expected HTTP/, RTSP/ or ICE/"),
+        (no_records, "broken record length"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_refusal_or_a_broken_stream_is_tried_again(script: Any) -> None:
+def test_a_refusal_or_a_broken_stream_is_said_and_tried_again(
+    script: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with FakeMaster(script, script) as master:
         gateway = Gateway(master.address)
         gateway.start(None)
         master.wait(lambda: len(master.subscribes()) == 3)
         gateway.expect(Subscribed)
         gateway.stop()
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.__dict__["reason"] for record in warnings] == [reason, reason]
+    assert all(record.levelno <= logging.WARNING for record in caplog.records)
 
 
 def test_a_master_that_takes_the_request_and_says_nothing_is_given_up() -> None:
@@ -275,10 +300,11 @@ def test_stopping_does_not_wait_for_the_end_of_a_pause() -> None:
         assert len(master.subscribes()) == 1
 
 
-def test_starting_again_subscribes_again(master: FakeMaster, gateway: Gateway) -> None:
-    gateway.subscribe()
-    gateway.stop()
+def test_starting_again_ends_the_first_subscription(master: FakeMaster, gateway: Gateway) -> None:
+    first = gateway.subscribe()._running()._io_thread
     gateway.subscribe("stored")
+    assert first is not None
+    assert not first.is_alive()
     assert master.subscribes()[1].json["framework_id"] == {"value": "stored"}
 
 
@@ -320,9 +346,11 @@ def test_masters_that_redirect_to_each_other_do_not_make_a_hot_loop() -> None:
     with FakeMaster() as one, FakeMaster() as two:
         one.scripts.extend([redirect_to(two)] * 100)
         two.scripts.extend([redirect_to(one)] * 100)
-        gateway = Gateway(one.address, timing=Timing(first_pause_s=60, longest_pause_s=60))
+        pausing = threading.Event()
+        long = Timing(first_pause_s=60, longest_pause_s=60, jitter=lambda: pausing.set() or 1)
+        gateway = Gateway(one.address, timing=long)
         gateway.start(None)
-        two.wait(two.subscribes)
+        assert pausing.wait(DEADLINE_S)
         gateway.stop()
         assert len(one.subscribes()) + len(two.subscribes()) == 2
 
@@ -416,8 +444,7 @@ def test_an_event_that_cannot_be_used_costs_nothing_else(
     master.stream.event(bad)
     master.stream.chunk(b"5\n}bad{")
     master.stream.event(RESCIND)
-    gateway.expect(OfferRescinded)
-    assert gateway.seen == []
+    assert gateway.until(OfferRescinded) == [OfferRescinded("o1")]
     assert len(master.subscribes()) == 1
 
 
@@ -464,23 +491,22 @@ def test_a_silent_stream_is_given_up_after_five_missed_heartbeats() -> None:
 
 
 def test_heartbeats_keep_a_quiet_stream_alive() -> None:
-    with FakeMaster(accept_with_heartbeat(0.05)) as master:
+    with FakeMaster(accept_with_heartbeat(0.2)) as master:  # so that one second is too long
         gateway = Gateway(master.address).subscribe()
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(0.05):
+            while not done.wait(0.02):
                 master.stream.event({"type": "HEARTBEAT"})
 
-        with suppress(AssertionError):
-            beating = threading.Thread(target=beat)
-            beating.start()
-            gateway.deadline_s = 0.6  # more than twice what silence is allowed to last
+        beating = threading.Thread(target=beat)
+        beating.start()
+        gateway.deadline_s = 1.2
+        with pytest.raises(AssertionError, match="no Disconnected"):
             gateway.expect(Disconnected)
         done.set()
         beating.join()
         gateway.stop()
-        assert len(master.subscribes()) == 1
 
 
 def test_the_end_of_a_stream_voids_its_offers_once(master: FakeMaster, gateway: Gateway) -> None:
@@ -489,10 +515,8 @@ def test_the_end_of_a_stream_voids_its_offers_once(master: FakeMaster, gateway: 
     master.stream.event(OFFERS)
     gateway.expect(OffersReceived)
     master.stream.close()
-    gateway.expect(Disconnected)
-    gateway.expect(Subscribed)
-    gateway.seen += gateway.drain()
-    assert gateway.seen == []
+    events = gateway.until(Subscribed)
+    assert [type(event) for event in events] == [Disconnected, Subscribed]
 
 
 # The end.
@@ -505,7 +529,10 @@ def test_a_deposed_scheduler_stays_away(master: FakeMaster, gateway: Gateway) ->
     assert gateway.expect(Deposed).message == "Framework failed over"
     with pytest.raises(GatewayError, match="not subscribed"):
         gateway.revive()
-    gateway.stop()  # joins: had the driver gone on, it would have subscribed by now
+    thread = gateway._running()._io_thread
+    assert thread is not None
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
     assert len(master.subscribes()) == 1
 
 
@@ -684,6 +711,43 @@ def test_a_call_connection_that_the_master_closed_while_idle_is_replaced(
     assert len(master.calls("REVIVE")) == 2
 
 
+def test_an_answer_that_drips_in_does_not_outlast_the_time_out(master: FakeMaster) -> None:
+    gateway = Gateway(master.address, call_timeout_s=0.1).subscribe()
+    given_up = threading.Event()
+
+    def drip(peer: Peer, request: Request) -> None:
+        while not given_up.wait(0.02):
+            peer.raw(b"H" if not peer.stream_id else b"x")
+            peer.stream_id = "begun"
+
+    master.answer = lambda peer, request: (peer.raw(b"HTTP/1.1 202 "), drip(peer, request))[1]
+    with pytest.raises(GatewayError, match="timed out"):
+        gateway.revive()
+    given_up.set()
+    gateway.stop()
+
+
+def test_a_master_that_wants_the_connection_closed_gets_a_new_one(
+    master: FakeMaster, gateway: Gateway
+) -> None:
+    gateway.subscribe()
+    master.answer = lambda peer, request: peer.raw(response(202, Connection="close"))
+    gateway.revive()
+    gateway.revive()
+    assert master.connections == 3
+
+
+def test_a_doubt_about_an_older_stream_leaves_the_present_one_alone(
+    master: FakeMaster, gateway: Gateway
+) -> None:
+    driver = gateway.subscribe()._running()
+    driver.subscription.kick("another stream", "it was refused")
+    driver._notify()
+    gateway.revive()
+    master.stream.event(RESCIND)
+    assert gateway.until(OfferRescinded) == [OfferRescinded("o1")]
+
+
 def test_a_refused_call_says_why_and_shows_no_secret(
     master: FakeMaster, gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -743,16 +807,48 @@ def test_agents_are_asked_of_the_leader_with_credentials(
     master: FakeMaster, gateway: Gateway
 ) -> None:
     gateway.subscribe()
-    master.agents = (
+    slaves = (
         b'{"slaves": [{"id": "s", "hostname": "h", "active": true,'
         b' "pid": "slave(1)@10.0.0.9:5055", "resources": {"cpus": 2.5, "mem": 64}}]}'
     )
+    master.agents = response(200, slaves)
     (agent,) = gateway.agents()
     assert (agent.address, agent.port) == ("10.0.0.9", 5055)
     assert agent.total == Resources(2500, 64)
     assert "authorization" in master.requests[-1].headers
-    master.agents = b"[]"
-    with pytest.raises(GatewayError, match="no sense"):
+    with FakeMaster() as follower:
+        follower.agents, master.agents = (
+            master.agents,
+            response(307, Location=f"//{follower.address}/slaves"),
+        )
+        assert gateway.agents() == [agent]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (response(200, b"[]"), "no sense"),
+        (response(200, b'{"slaves": [{"active": true}]}'), "no sense"),
+        (response(403), "HTTP 403"),
+        (response(307), "HTTP 307"),
+        (b"nonsense\r\n\r\n", "Expected HTTP"),
+    ],
+)
+def test_a_list_of_agents_that_is_none_is_an_error(
+    master: FakeMaster, gateway: Gateway, answer: bytes, reason: str
+) -> None:
+    gateway.subscribe()
+    master.agents = answer
+    with pytest.raises(GatewayError, match=reason):
+        gateway.agents()
+
+
+def test_masters_that_redirect_in_circles_are_an_error(
+    master: FakeMaster, gateway: Gateway
+) -> None:
+    gateway.subscribe()
+    master.agents = response(307, Location=f"//{master.address}/slaves")
+    with pytest.raises(GatewayError, match="in circles"):
         gateway.agents()
 
 

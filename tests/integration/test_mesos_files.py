@@ -1,4 +1,4 @@
-"""Reading logs from agents: from a v1 agent, from one that has only /files/read, and from bad ones."""
+"""Reading logs from agents: from v1, from those that have only /files/read, and from bad ones."""
 
 import base64
 import json
@@ -105,6 +105,26 @@ def test_a_file_is_read_whole_by_advancing_over_short_reads(
         chunk = files.read("127.0.0.1", agent.port, PATH, len(whole), 4096)
         whole, size = whole + chunk.data, chunk.size
     assert whole == agent.content
+
+
+def test_a_file_that_grows_between_the_two_requests_of_an_old_agent_is_at_least_that_long(
+    files: AgentFiles,
+) -> None:
+    answers = [
+        response(404),
+        response(200, b'{"data":"","offset":3}'),
+        response(200, b'{"data":"abcdef","offset":0}'),
+    ]
+    with FakeAgent(b"") as agent:
+        agent.answer = lambda peer, request: peer.raw(answers.pop(0))
+        assert files.read("127.0.0.1", agent.port, PATH, 0, 50) == Chunk(b"abcdef", 6)
+
+
+def test_each_agent_is_asked_for_its_own_files(files: AgentFiles) -> None:
+    with FakeAgent(b"one") as one, FakeAgent(b"other") as other:
+        for agent in (one, other, one, other):
+            chunk = files.read("127.0.0.1", agent.port, PATH, 0, 9)
+            assert chunk.data == agent.content
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ def sh(line: str, folder: Path | str, shell: str = "/bin/sh", **environment: str
     return done.stdout
 
 
+def files(folder: str) -> set[str]:
+    return {each.name for each in Path(folder).iterdir()}
+
+
 def refusal(arguments: str, *names: str, command: str = "") -> str:
     with pytest.raises(InvalidInput) as caught:
         parse(arguments, names, command=command)
@@ -82,7 +86,7 @@ def test_every_value_arrives_as_exactly_one_word(values: list[str]) -> None:
         filled = template.fill(dict(zip(names, values, strict=True)))
         words = sh(f"printf {filled}", folder).decode().split("\0")
         assert words == [*values, ""]
-        assert os.listdir(folder) == []
+        assert files(folder) == set()
 
 
 CANARY = ": >pwned"
@@ -114,7 +118,7 @@ TEMPLATES = st.lists(st.sampled_from(FRAGMENTS + PLACEHOLDERS * 4), min_size=1, 
 
 
 @settings(
-    max_examples=400,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
@@ -131,7 +135,7 @@ def test_no_template_that_is_accepted_lets_a_value_execute(
     for shell in SHELLS:
         with TemporaryDirectory() as folder:
             sh(f"echo {filled}", folder, shell)
-            assert "pwned" not in os.listdir(folder), (shell, filled)
+            assert "pwned" not in files(folder), (shell, filled)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,6 @@ def test_no_template_that_is_accepted_lets_a_value_execute(
         ("<${a}<E\n${b}\nE", None, f"$({CANARY})"),
         ("# ${b}", None, f"x\n{CANARY}\n"),
         ("${a}#${b}", None, f"x\n{CANARY}\n"),
-        ("# '\n${b} '", None, f"$({CANARY})\n'\n{CANARY} #"),
         ("$((${b}))", None, f"a[$({CANARY})]"),
         ("$(${a}(${b}))", None, f"a[$({CANARY})]"),
         ("; ((${b}))", None, f"a[$({CANARY})]"),
@@ -173,7 +176,7 @@ def test_every_rule_stops_a_value_that_would_execute(
     for shell in SHELLS:
         with TemporaryDirectory() as folder:
             sh(f"echo {naive}", folder, shell)
-            executes.append("pwned" in os.listdir(folder))
+            executes.append("pwned" in files(folder))
     assert any(executes)
     assert refusal(arguments, "a", "b")
 
@@ -303,7 +306,7 @@ def test_a_value_that_no_command_line_can_carry_is_refused_by_the_name_of_its_in
     assert caught.value.field == "my text"
 
 
-def test_reading_a_long_template_takes_time_in_proportion(tmp_path: Path) -> None:
+def test_reading_a_long_template_takes_time_in_proportion() -> None:
     arguments = "\"x\" 'y' ${a} \\$ $1 " * 5000
     assert parse(arguments, ["a"]).fill({"a": "1"}).count("'1'") == 5000
     assert "ends within" in refusal('"x$' * 20001, "a")

@@ -1,5 +1,6 @@
 """Cutting the event stream into events, pacing of attempts, and what importing pymesos changes."""
 
+import inspect
 import select
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from scale.core.cluster import Disconnected, OfferRescinded
 from scale.mesos.connection import Records
 from scale.mesos.document import parse
 from scale.mesos.events import EventQueue
+from scale.mesos.gateway import MesosGateway
 from scale.mesos.subscription import Timing
+from scale.scheduler.gateway import Gateway
 
 
 def framed(*records: bytes) -> bytes:
@@ -88,3 +91,16 @@ assert logger.handlers == [] and logger.level == logging.NOTSET
 def test_reading_logs_does_not_import_pymesos() -> None:
     program = "import sys, scale.mesos.files; assert 'pymesos' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def members(of: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(member)
+        for name, member in vars(of).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+
+
+def test_the_mesos_gateway_has_every_method_of_the_protocol_as_it_is_there() -> None:
+    ours = members(MesosGateway)
+    assert {name: ours.get(name) for name in members(Gateway)} == members(Gateway)

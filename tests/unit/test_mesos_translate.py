@@ -138,13 +138,19 @@ def test_active_agents_are_listed_with_what_is_not_reserved() -> None:
     )
 
 
-def test_agents_that_are_away_or_drained_are_not_listed() -> None:
-    draining = sample("master-slaves-draining")
-    expected = {one["id"] for one in draining["slaves"] if not one["deactivated"]}
-    assert {agent.agent_id for agent in translate.agents(draining)} == expected
-    assert len(expected) < len(draining["slaves"])
-    gone = {"slaves": [{"id": "s", "hostname": "h", "active": False}]}
-    assert translate.agents(gone) == []
+def test_an_agent_that_was_drained_is_not_listed() -> None:
+    assert translate.agents(sample("master-slaves-draining")) == []
+
+
+@pytest.mark.parametrize(
+    ("active", "deactivated", "listed"),
+    [(True, False, 1), (True, None, 1), (True, True, 0), (False, False, 0), (None, None, 0)],
+)
+def test_only_agents_that_take_tasks_are_listed(
+    active: bool | None, deactivated: bool | None, listed: int
+) -> None:
+    agent = {"id": "s", "hostname": "h", "active": active, "deactivated": deactivated}
+    assert len(translate.agents({"slaves": [agent]})) == listed
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_everything_may_be_left_out() -> None:
         (b'{"errors": ' + b"[" * 200 + b"]" * 200 + b"}", "is nested too deeply"),
         (b'{"errors": [NaN]}', "has NaN, which is no number"),
         (b'{"errors": [1e999]}', "has 1e999, which is no number"),
-        (b'{"errors": [' + b"9" * 100_000 + b"]}", "a number of 100000 digits"),
+        (b'{"errors": [' + b"9" * 100_000 + b"]}", "has a number of 100000 digits"),
         (b'{"errors": ["\\u0000"]}', "has a text that cannot be stored"),
         (b'{"errors": [{"\\udc80": 1}]}', "has a text that cannot be stored"),
         (b" " * (MAX_BYTES + 1), "is larger than 10 MiB"),

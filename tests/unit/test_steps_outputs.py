@@ -1,6 +1,7 @@
 """Which files become which output, and which are refused."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -199,9 +200,9 @@ def test_a_path_that_names_no_file_of_the_folder_is_refused(
     ids=["link", "pipe"],
 )
 def test_a_pattern_that_matches_something_strange_is_refused(
-    make: "os.PathLike[str]", reason: str, tmp_path: Path
+    make: Callable[[Path], None], reason: str, tmp_path: Path
 ) -> None:
-    make(tmp_path / "x.csv")  # type: ignore[operator]
+    make(tmp_path / "x.csv")
     with pytest.raises(InvalidOutputs, match=f"output 'out': 'x.csv' {reason}"):
         choose([declared(pattern="*.csv")], {}, tmp_path)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from celery import Celery
 from celery.beat import Service
+from celery.signals import worker_ready
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,9 @@ def run(*, concurrency: int, beat: bool, schedule: Path | None) -> None:
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     with tempfile.TemporaryDirectory(prefix="scale-worker-") as folder:
         if beat:
-            Beat(app, schedule or Path(folder) / "schedule").start()
+            thread = Beat(app, schedule or Path(folder) / "schedule")
+            # Not before: two threads that import kombu's transport at once see half of it.
+            worker_ready.connect(lambda **_: thread.start(), weak=False)
         worker = app.Worker(
             pool="threads",
             concurrency=concurrency,
@@ -38,6 +42,7 @@ def run(*, concurrency: int, beat: bool, schedule: Path | None) -> None:
             without_mingle=True,
         )
         worker.start()
+    sys.exit(worker.exitcode)
 
 
 class Beat(threading.Thread):

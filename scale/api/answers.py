@@ -1,0 +1,331 @@
+"""What answers look like, for the schema only: nothing is rendered through these serializers.
+
+A test compares them with what the views send.
+"""
+
+from rest_framework import serializers
+
+from scale.core.lifecycle import Event, JobStatus, Phase, State, Status
+from scale.error.models import Error
+
+_Text = serializers.CharField
+_Whole = serializers.IntegerField
+_Number = serializers.FloatField
+_Flag = serializers.BooleanField
+_Document = serializers.DictField
+
+
+def _when(*, maybe: bool = True) -> serializers.DateTimeField:
+    """Declare a time in UTC with milliseconds; `maybe` null."""
+    return serializers.DateTimeField(allow_null=maybe)
+
+
+def _text(*, maybe: bool = True) -> serializers.CharField:
+    return _Text(allow_null=maybe)
+
+
+class Problem(serializers.Serializer):
+    """Why a request was refused; `field` names the parameter or the place in the body."""
+
+    detail = _Text()
+    code = _Text()
+    field = _Text(required=False)
+
+
+class Reference(serializers.Serializer):
+    id = _Whole()
+
+
+class JobTypeBase(serializers.Serializer):
+    id = _Whole()
+    name = _Text()
+    version = _Text()
+    title = _text()
+    description = _text()
+    category = _text()
+    author_name = _text()
+    author_url = _text()
+    is_system = _Flag()
+    is_long_running = _Flag()
+    is_active = _Flag()
+    is_operational = _Flag()
+    is_paused = _Flag()
+    icon_code = _text()
+
+
+class JobTypeAnswer(JobTypeBase):
+    uses_docker = _Flag()
+    docker_privileged = _Flag()
+    docker_image = _text()
+    revision_num = _Whole()
+    priority = _Whole(help_text="lower is more urgent")
+    max_scheduled = _Whole(allow_null=True)
+    timeout = _Whole(help_text="seconds")
+    max_tries = _Whole()
+    cpus_required = _Number()
+    mem_required = _Number(help_text="MiB")
+    disk_out_const_required = _Number(help_text="MiB")
+    disk_out_mult_required = _Number(help_text="MiB for each MiB of input")
+    created = _when(maybe=False)
+    archived = _when()
+    paused = _when()
+    last_modified = _when(maybe=False)
+
+
+class NodeBase(serializers.Serializer):
+    id = _Whole()
+    hostname = _Text()
+    port = _Whole()
+    slave_id = _Text(help_text="its Mesos agent id")
+
+
+class NodeAnswer(NodeBase):
+    pause_reason = _text()
+    is_paused = _Flag()
+    is_paused_errors = _Flag()
+    is_active = _Flag()
+    is_online = _Flag()
+    archived = _when()
+    created = _when(maybe=False)
+    last_offer = _when()
+    last_modified = _when(maybe=False)
+
+
+class ErrorBase(serializers.Serializer):
+    id = _Whole()
+    name = _Text()
+    title = _text()
+    description = _text()
+    category = serializers.ChoiceField(Error.Category.choices)
+    is_builtin = _Flag()
+
+
+class ErrorAnswer(ErrorBase):
+    should_be_retried = _Flag()
+    created = _when(maybe=False)
+    last_modified = _when(maybe=False)
+
+
+class _Execution(serializers.Serializer):
+    id = _Whole()
+    status = serializers.ChoiceField([s.value for s in Status])
+    command_arguments = _Text()
+    timeout = _Whole(help_text="seconds; 0 is for ever")
+    pre_started = _when()
+    pre_completed = _when()
+    pre_exit_code = _Whole(allow_null=True)
+    job_started = _when()
+    job_completed = _when()
+    job_exit_code = _Whole(allow_null=True)
+    post_started = _when()
+    post_completed = _when()
+    post_exit_code = _Whole(allow_null=True)
+    created = _when(maybe=False)
+    queued = _when(maybe=False)
+    started = _when()
+    ended = _when()
+    last_modified = _when(maybe=False)
+
+
+class JobInExecution(serializers.Serializer):
+    id = _Whole()
+    job_type = JobTypeBase()
+    job_type_rev = Reference()
+    event = Reference()
+    error = Reference(allow_null=True)
+    status = serializers.ChoiceField([s.value for s in JobStatus])
+    priority = _Whole()
+    num_exes = _Whole()
+
+
+class ExecutionAnswer(_Execution):
+    job = JobInExecution()
+    node = NodeBase(allow_null=True)
+    error = ErrorBase(allow_null=True)
+
+
+class RevisionAnswer(serializers.Serializer):
+    id = _Whole()
+    job_type = Reference()
+    revision_num = _Whole()
+
+
+class RevisionDetails(RevisionAnswer):
+    interface = _Document()
+    created = _when(maybe=False)
+
+
+class EventAnswer(serializers.Serializer):
+    id = _Whole()
+    type = _Text()
+    occurred = _when(maybe=False)
+    rule = Reference(allow_null=True)
+
+
+class EventDetails(EventAnswer):
+    description = _Document()
+
+
+class _Job(serializers.Serializer):
+    id = _Whole()
+    name = _Text()
+    status = serializers.ChoiceField([s.value for s in JobStatus])
+    priority = _Whole()
+    num_exes = _Whole()
+    timeout = _Whole()
+    max_tries = _Whole()
+    cpus_required = _Number()
+    mem_required = _Number()
+    disk_in_required = _Number()
+    disk_out_required = _Number()
+    created = _when(maybe=False)
+    queued = _when()
+    started = _when()
+    ended = _when()
+    last_status_change = _when(maybe=False)
+    last_modified = _when(maybe=False)
+
+
+class JobAnswer(_Job):
+    job_type = JobTypeBase()
+    job_type_rev = RevisionAnswer()
+    event = EventAnswer()
+    error = ErrorBase(allow_null=True)
+
+
+class JobFull(_Job):
+    job_type = JobTypeAnswer()
+    job_type_rev = RevisionDetails()
+    event = EventDetails()
+    error = ErrorAnswer(allow_null=True)
+    data = _Document()
+    results = _Document()
+
+
+class ExecutionDetails(_Execution):
+    uuid = serializers.UUIDField()
+    exe_num = _Whole(help_text="which attempt of its job this is")
+    state = serializers.ChoiceField([s.value for s in State])
+    phase = serializers.ChoiceField([p.value for p in Phase])
+    allowed_events = serializers.ListField(child=serializers.ChoiceField([e.value for e in Event]))
+    job = JobFull()
+    node = NodeAnswer(allow_null=True)
+    error = ErrorAnswer(allow_null=True)
+    error_message = _Text()
+    environment = _Document()
+    cpus_scheduled = _Number(allow_null=True)
+    mem_scheduled = _Number(allow_null=True)
+    disk_in_scheduled = _Number(allow_null=True)
+    disk_out_scheduled = _Number(allow_null=True)
+    disk_total_scheduled = _Number(allow_null=True)
+    results = _Document()
+    current_stdout_url = serializers.URLField(allow_null=True)
+    current_stderr_url = serializers.URLField(allow_null=True)
+    results_manifest = _Document()
+
+
+class ExecutionInJob(_Execution):
+    exe_num = _Whole()
+    error_message = _Text()
+    job = Reference()
+    node = Reference(allow_null=True)
+    error = Reference(allow_null=True)
+
+
+class GivenAnswer(serializers.Serializer):
+    name = _Text()
+    type = serializers.ChoiceField(["property", "file", "files"])
+    value = serializers.JSONField(
+        allow_null=True, help_text="a value, a file, {uri}, a list of files, or null"
+    )
+
+
+class JobDetails(JobFull):
+    error_message = _Text(help_text="what the last execution failed with")
+    recipes = serializers.ListField(child=_Document())
+    job_exes = ExecutionInJob(many=True)
+    inputs = GivenAnswer(many=True)
+    outputs = GivenAnswer(many=True)
+
+
+class JobTypeDetails(JobTypeAnswer):
+    interface = _Document()
+    error_mapping = _Document()
+    environment = _Document()
+    volumes = serializers.ListField(child=_Document())
+    errors = ErrorAnswer(many=True)
+    trigger_rule = Reference(allow_null=True)
+
+
+class ExecutionInNode(_Execution):
+    job = JobInExecution()
+    node = Reference()
+    error = ErrorBase(allow_null=True)
+    cpus_scheduled = _Number(allow_null=True)
+    mem_scheduled = _Number(allow_null=True)
+    disk_in_scheduled = _Number(allow_null=True)
+    disk_out_scheduled = _Number(allow_null=True)
+    disk_total_scheduled = _Number(allow_null=True)
+
+
+class ResourcesAnswer(serializers.Serializer):
+    cpus = _Number()
+    mem = _Number(help_text="MiB")
+    disk = _Number(help_text="MiB")
+
+
+class NodeResources(serializers.Serializer):
+    total = ResourcesAnswer(allow_null=True)
+    scheduled = ResourcesAnswer()
+
+
+class NodeDetails(NodeAnswer):
+    job_exes_running = ExecutionInNode(many=True)
+    resources = NodeResources(required=False)
+    disconnected = _Flag(required=False, help_text="only there, and true, when it is not online")
+
+
+class FileAnswer(serializers.Serializer):
+    id = _Whole()
+    name = _Text()
+    size = _Whole(help_text="bytes")
+    media_type = _Text()
+    sha256 = _Text()
+    created = _when(maybe=False)
+    output_name = _Text()
+    job_exe = Reference(allow_null=True)
+    url = serializers.URLField()
+
+
+class WaitingAnswer(serializers.Serializer):
+    count = _Whole()
+    longest_queued = _when(maybe=False)
+    job_type_id = _Whole()
+    job_type_name = _Text()
+    job_type_version = _Text()
+    highest_priority = _Whole(help_text="the lowest number")
+    is_job_type_paused = _Flag()
+
+
+class QueueAnswer(serializers.Serializer):
+    queue_status = WaitingAnswer(many=True)
+
+
+class SchedulerAnswer(serializers.Serializer):
+    is_paused = _Flag()
+
+
+class VersionAnswer(serializers.Serializer):
+    version = _Text()
+
+
+class HealthAnswer(serializers.Serializer):
+    status = _Text()
+
+
+class ReadyAnswer(serializers.Serializer):
+    """Each part is "ok", "not configured", or says what is wrong with it."""
+
+    database = _Text()
+    broker = _Text()
+    scheduler = _Text()

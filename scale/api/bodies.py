@@ -1,0 +1,150 @@
+"""What bodies may hold; what they mean is checked by the services."""
+
+import math
+from typing import Any, Final
+
+from rest_framework import serializers
+
+_INT32: Final = 2**31 - 1
+_MOST_MIB: Final = float(_INT32)
+
+
+class Text(serializers.CharField):
+    """A text that can be shown in a line; nothing else is turned into one."""
+
+    default_error_messages = {"printable": "Must not have control characters."}
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        text = super().to_internal_value(data)
+        if not text.isprintable():
+            self.fail("printable")
+        return text
+
+
+class Lines(serializers.CharField):
+    """A text of several lines."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Number(serializers.FloatField):
+    """A finite number."""
+
+    def to_internal_value(self, data: Any) -> float:
+        value = math.nan if isinstance(data, bool) else super().to_internal_value(data)
+        if not math.isfinite(value):
+            self.fail("invalid")
+        return value
+
+
+def _whole(least: int, **options: Any) -> serializers.IntegerField:
+    return serializers.IntegerField(min_value=least, max_value=_INT32, required=False, **options)
+
+
+def _mib(least: float) -> Number:
+    return Number(min_value=least, max_value=_MOST_MIB, required=False, help_text="MiB")
+
+
+class JobTypeBody(serializers.Serializer):
+    """A new job type."""
+
+    name = Text(max_length=50)
+    version = Text(max_length=50)
+    title = Text(max_length=50, allow_null=True, allow_blank=True, required=False)
+    description = Lines(max_length=100_000, allow_null=True, allow_blank=True, required=False)
+    category = Text(max_length=50, allow_null=True, allow_blank=True, required=False)
+    author_name = Text(max_length=50, allow_null=True, allow_blank=True, required=False)
+    author_url = Text(max_length=2000, allow_null=True, allow_blank=True, required=False)
+    icon_code = Text(max_length=20, allow_null=True, allow_blank=True, required=False)
+    is_operational = serializers.BooleanField(required=False)
+    is_paused = serializers.BooleanField(required=False)
+    docker_image = Text(max_length=500, allow_null=True, required=False)
+    docker_privileged = serializers.BooleanField(required=False)
+    volumes = serializers.JSONField(
+        required=False, help_text="a list of {container_path, host_path, mode: RO or RW}"
+    )
+    environment = serializers.JSONField(
+        required=False, help_text="maps names of variables to texts"
+    )
+    interface = serializers.JSONField()
+    error_mapping = serializers.JSONField(required=False)
+    priority = serializers.IntegerField(min_value=-_INT32, max_value=_INT32, required=False)
+    max_scheduled = _whole(1, allow_null=True)
+    timeout = _whole(1, help_text="seconds")
+    max_tries = _whole(1)
+    cpus_required = Number(min_value=0.001, max_value=1_000_000.0, required=False)
+    mem_required = _mib(1.0)
+    disk_out_const_required = _mib(0.0)
+    disk_out_mult_required = Number(min_value=0.0, max_value=1_000_000.0, required=False)
+
+
+class JobTypeChange(serializers.Serializer):
+    is_paused = serializers.BooleanField(required=False)
+
+
+class JobTypeName(serializers.Serializer):
+    name = Text()
+    version = Text()
+
+
+class JobBody(serializers.Serializer):
+    """A new job: `job_type` or `job_type_id` says of which type."""
+
+    job_type = JobTypeName(required=False)
+    job_type_id = serializers.IntegerField(required=False)
+    name = Text(max_length=250, allow_blank=True, required=False)
+    inputs = serializers.DictField(
+        required=False,
+        help_text="input name -> value, {file_id} or {uri}, or a list of those for files",
+    )
+    priority = serializers.IntegerField(
+        min_value=-_INT32, max_value=_INT32, required=False, help_text="lower is more urgent"
+    )
+
+    def validate_job_type(self, value: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(self.initial_data["job_type"]) - {"name", "version"})
+        if unknown:
+            raise serializers.ValidationError({unknown[0][:80]: "is not a field here"})
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("job_type" in attrs) == ("job_type_id" in attrs):
+            raise serializers.ValidationError(
+                {"job_type": "Give either job_type, with name and version, or job_type_id."}
+            )
+        return attrs
+
+
+class JobChange(serializers.Serializer):
+    status = serializers.ChoiceField(["CANCELED"])
+
+
+class ErrorBody(serializers.Serializer):
+    """A new error of the catalogue."""
+
+    name = serializers.RegexField(
+        r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=50, help_text="what error mappings name it by"
+    )
+    title = Text(max_length=50)
+    description = Text(max_length=250)
+    category = serializers.ChoiceField(["ALGORITHM", "DATA"])
+    should_be_retried = serializers.BooleanField(required=False)
+
+
+class NodeChangeBody(serializers.Serializer):
+    is_paused = serializers.BooleanField(required=False)
+    pause_reason = Text(max_length=250, allow_null=True, allow_blank=True, required=False)
+    is_active = serializers.BooleanField(required=False)
+
+
+class SchedulerChange(serializers.Serializer):
+    is_paused = serializers.BooleanField(required=False)
+
+
+class Upload(serializers.Serializer):
+    file = serializers.FileField()

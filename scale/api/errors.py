@@ -1,0 +1,156 @@
+"""The one place that knows which of our errors is which HTTP status.
+
+Every answer that is an error has a body {"detail", "code"} and, where one part of the request is
+to blame, "field": the name of a parameter, or the path of a value in the body.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.db import DataError
+from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from scale.core.errors import (
+    GatewayError,
+    IllegalTransition,
+    InvalidInput,
+    LeadershipLost,
+    NotAllowedNow,
+    NotEnoughResources,
+    ScaleError,
+)
+from scale.job.files import TooLarge
+
+#: Most special first.
+HTTP_STATUS: Final[Mapping[type[ScaleError], int]] = {
+    TooLarge: 413,
+    InvalidInput: 400,
+    NotAllowedNow: 409,
+    IllegalTransition: 409,
+    NotEnoughResources: 409,
+    LeadershipLost: 503,
+    GatewayError: 503,
+}
+_TOO_LARGE = (RequestDataTooBig,)
+_MALFORMED = (
+    SuspiciousOperation,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+    UnreadablePostError,
+    BadRequest,
+)
+
+
+class NotFound(exceptions.NotFound):
+    """What the path names does not exist."""
+
+    def __init__(self, what: str, key: object) -> None:
+        super().__init__(f"There is no {what} {key}.")
+
+
+class PayloadTooLarge(exceptions.APIException):
+    """More was sent than is taken."""
+
+    status_code = 413
+    default_code = "too_large"
+
+
+class RangeNotSatisfiable(exceptions.APIException):
+    """The range of bytes that was asked for does not exist."""
+
+    status_code = 416
+    default_code = "range_not_satisfiable"
+    default_detail = "There are no bytes in that range."
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Turn an exception of a view into a response (DRF's EXCEPTION_HANDLER).
+
+    None means that it is a bug of ours: it is raised again and becomes a 500.
+    """
+    if isinstance(error, ScaleError):
+        return _response_of(error)
+    if isinstance(error, _TOO_LARGE):
+        return _simple(413, "too_large", "The request is larger than is taken.")
+    if isinstance(error, _MALFORMED):
+        return _simple(400, "bad_request", "The request cannot be read.")
+    if isinstance(error, DataError):
+        # The rest of the request is checked before; what only PostgreSQL can refuse is a range.
+        return _simple(400, "invalid", "A value is out of range.")
+    response = exception_handler(error, context)
+    if response is not None:
+        response.data = _body(error, response.data)
+        if isinstance(error, RangeNotSatisfiable):
+            response["Content-Range"] = f"bytes */{error.size}"
+    return response
+
+
+def _response_of(error: ScaleError) -> Response:
+    status = next((code for kind, code in HTTP_STATUS.items() if isinstance(error, kind)), 400)
+    body = {"detail": str(error), "code": error.code}
+    if isinstance(error, InvalidInput):
+        body["field"] = error.field
+    return Response(body, status=status)
+
+
+def _simple(status: int, code: str, detail: str) -> Response:
+    return Response({"detail": detail, "code": code}, status=status)
+
+
+def _body(error: Exception, data: Any) -> dict[str, Any]:
+    """Return our body for an error of DRF's or Django's."""
+    if isinstance(error, exceptions.ValidationError):
+        field, message, code = _first(error.detail, "")
+        if not field:
+            return {"detail": message, "code": code}
+        return {"detail": f"{field}: {message}", "code": code, "field": field}
+    detail = data.get("detail", "") if isinstance(data, dict) else data
+    code = getattr(detail, "code", None) or "error"
+    return {"detail": str(detail), "code": code}
+
+
+def _first(detail: Any, path: str) -> tuple[str, str, str]:
+    """Return path, message and code of the first problem in DRF's nested details."""
+    if isinstance(detail, dict):
+        name, inner = next(iter(detail.items()))
+        if name == "non_field_errors":
+            return _first(inner, path)
+        return _first(inner, f"{path}.{name}" if path else str(name))
+    if isinstance(detail, list):
+        index, inner = next((n, each) for n, each in enumerate(detail) if each)
+        return _first(inner, f"{path}[{index}]" if isinstance(inner, dict | list) else path)
+    return path, str(detail), getattr(detail, "code", "invalid")
+
+
+def _plain(status: int, code: str, detail: str) -> HttpResponse:
+    return HttpResponse(
+        orjson.dumps({"detail": detail, "code": code}),
+        status=status,
+        content_type="application/json",
+    )
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django itself refuses, such as a host that is not ours."""
+    return _plain(400, "bad_request", "The request cannot be read.")
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a path that leads nowhere."""
+    return _plain(404, "not_found", "There is nothing at this address.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer when we failed; what happened is in the log."""
+    return _plain(500, "error", "Something went wrong here; the log of the server says more.")

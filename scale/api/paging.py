@@ -1,0 +1,46 @@
+"""The envelope of every list: count, next, previous, results."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from scale.api.parameters import Page
+
+
+def page_of(
+    request: Request,
+    rows: QuerySet[Any, Any],
+    page: Page,
+    columns: Sequence[str],
+    shape: Callable[[tuple[Any, ...]], dict[str, Any]],
+) -> Response:
+    """Answer one page of ordered rows; two queries, one if there is nothing.
+
+    A page after the last is empty, not an error: lists get shorter while they are read.
+    """
+    count = rows.count()
+    first = (page.number - 1) * page.size
+    found = rows.values_list(*columns)[first : first + page.size] if first < count else ()
+    return Response(
+        {
+            "count": count,
+            "next": _url(request, page.number + 1) if first + page.size < count else None,
+            "previous": _url(request, page.number - 1) if page.number > 1 else None,
+            "results": [shape(row) for row in found],
+        }
+    )
+
+
+def _url(request: Request, number: int) -> str:
+    parameters = [
+        (name, value)
+        for name, values in request.query_params.lists()
+        if name != "page"
+        for value in values
+    ]
+    query = urlencode([*parameters, ("page", number)])
+    return str(request.build_absolute_uri(f"{request.path}?{query}"))

@@ -1,0 +1,192 @@
+"""Query parameters: each is known, of its type and comes as often as it may, or it is 400."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import parse_qsl
+
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from rest_framework.request import Request
+
+from scale.api.renderers import BIGGEST_INTEGER
+from scale.core.errors import InvalidInput
+
+_MOST_PARAMETERS: Final = 1000
+_LONGEST_VALUE: Final = 1000
+_BIGGEST_PAGE: Final = 2**31 - 1
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}\Z", re.ASCII)
+# ISO 8601 durations of fixed length: days to seconds; months and years have none.
+_DURATION: Final = re.compile(
+    r"P(?:(?P<weeks>\d{1,6})W)?(?:(?P<days>\d{1,6})D)?"
+    r"(?:T(?:(?P<hours>\d{1,9})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,9}(?:\.\d{1,6})?)S)?)?\Z",
+    re.ASCII,
+)
+_TRUE: Final = frozenset({"true", "t", "1"})
+_FALSE: Final = frozenset({"false", "f", "0"})
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list."""
+
+    number: int
+    size: int
+
+
+class Query:
+    """The parameters of one request; `done` refuses those that nobody asked for."""
+
+    def __init__(self, request: Request) -> None:
+        self._asked: set[str] = set()
+        self._given: dict[str, list[str]] = {}
+        for name, value in _pairs(request.META.get("QUERY_STRING", "")):
+            self._given.setdefault(name, []).append(value)
+
+    def texts(self, name: str) -> list[str]:
+        """Return all values of a parameter that may come several times."""
+        self._asked.add(name)
+        return self._given.get(name, [])
+
+    def text(self, name: str) -> str | None:
+        values = self.texts(name)
+        if len(values) > 1:
+            raise InvalidInput(name, "comes more than once")
+        return values[0] if values else None
+
+    def integers(self, name: str) -> list[int]:
+        return [_integer(name, text) for text in self.texts(name)]
+
+    def integer(self, name: str, *, default: int, least: int, most: int) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        value = _integer(name, text)
+        if not least <= value <= most:
+            raise InvalidInput(name, f"must be from {least} to {most}")
+        return value
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        text = self.text(name)
+        if text is None:
+            return default
+        if text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        raise InvalidInput(name, "must be true or false")
+
+    def choices(self, name: str, known: Collection[str]) -> list[str]:
+        values = self.texts(name)
+        for value in values:
+            _known(name, value, known)
+        return values
+
+    def choice(self, name: str, known: Collection[str]) -> str | None:
+        value = self.text(name)
+        if value is not None:
+            _known(name, value, known)
+        return value
+
+    def order(self, fields: Mapping[str, str], default: Iterable[str]) -> list[str]:
+        """Return what to order by, as Django wants it; ends with the id, so that pages are stable.
+
+        `fields` maps the names of the interface to those of the model.
+        """
+        order = []
+        for text in self.texts("order"):
+            field = fields.get(text.removeprefix("-"))
+            if field is None:
+                raise InvalidInput("order", f"there is no field {text[:80]!r} to order by")
+            order.append("-" + field if text.startswith("-") else field)
+        order = order or list(default)
+        return order if {"id", "-id"} & set(order) else [*order, "id"]
+
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        """Return the times that `started` and `ended` mean; None where the list has no end."""
+        now = timezone.now()
+        started, ended = (_instant(name, self.text(name), now) for name in ("started", "ended"))
+        if started is not None and started == (ended or now):
+            raise InvalidInput("started", "must not be the same as ended")
+        if started is not None and started > (ended or now):
+            raise InvalidInput("started", "must be before ended")
+        return started, ended
+
+    def page(self) -> Page:
+        return Page(
+            number=self.integer("page", default=1, least=1, most=_BIGGEST_PAGE),
+            size=self.integer("page_size", default=100, least=1, most=1000),
+        )
+
+    def done(self) -> None:
+        unknown = sorted(set(self._given) - self._asked)
+        if unknown:
+            raise InvalidInput(unknown[0][:80], "is not a parameter here")
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """Split a query string as WSGI gives it: bytes that look like latin-1."""
+    try:
+        raw = parse_qsl(
+            query.encode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS
+        )
+    except ValueError:
+        raise InvalidInput("query", f"has more than {_MOST_PARAMETERS} parameters") from None
+    pairs = []
+    for raw_name, raw_value in raw:
+        name = raw_name.decode(errors="replace")
+        try:
+            value = raw_value.decode()
+        except UnicodeDecodeError:
+            raise InvalidInput(name[:80], "is not UTF-8") from None
+        if "\0" in name + value:
+            raise InvalidInput(name.replace("\0", "?")[:80], "must not have a NUL character")
+        if len(value) > _LONGEST_VALUE:
+            raise InvalidInput(name[:80], f"has more than {_LONGEST_VALUE} characters")
+        pairs.append((name, value))
+    return pairs
+
+
+def _integer(name: str, text: str) -> int:
+    if not _INTEGER.match(text):
+        raise InvalidInput(name, "must be a whole number")
+    value = int(text)
+    if abs(value) > BIGGEST_INTEGER:
+        raise InvalidInput(name, "has more than 64 bits")
+    return value
+
+
+def _known(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise InvalidInput(name, f"must be one of {', '.join(known)}")
+
+
+def _instant(name: str, text: str | None, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    if text.startswith("P"):
+        return _before(name, text, now)
+    try:
+        # A plus sign that was not escaped arrives as a space.
+        at = parse_datetime(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        at = None
+    if at is None:
+        raise InvalidInput(name, "must be a time like 2015-01-01T00:00:00Z or PT3H0M0S")
+    if at.tzinfo is None:
+        raise InvalidInput(name, "must have a time zone, such as Z")
+    try:
+        return at.astimezone(timezone.get_default_timezone())
+    except OverflowError:
+        raise InvalidInput(name, "is not within the years that we know") from None
+
+
+def _before(name: str, text: str, now: datetime) -> datetime:
+    match = _DURATION.match(text)
+    parts = {unit: float(n) for unit, n in match.groupdict().items() if n} if match else {}
+    if not parts or text.endswith("T"):
+        raise InvalidInput(name, "must be a duration of days to seconds, such as PT3H0M0S")
+    try:
+        return now - timedelta(**parts)
+    except OverflowError:
+        raise InvalidInput(name, "is too long ago") from None

@@ -1,0 +1,133 @@
+"""POST /api/v1 of the master and of an agent: the operator calls that are served, 501 for the rest."""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from scale.localmesos import views
+from scale.localmesos.agent import Agent
+from scale.localmesos.files import Files, FilesApi
+from scale.localmesos.http import Refused, Request, Response, json_response, parse_call
+from scale.localmesos.master import Master
+from scale.localmesos.schema import Malformed, convert
+
+Call = Mapping[str, Any]
+Answer = Callable[[Call], dict[str, Any] | None]
+
+
+class OperatorApi:
+    """One endpoint; `answers` maps a call's type to what fills its response message."""
+
+    def __init__(self, who: str, answers: Mapping[str, Answer]) -> None:
+        self._who = who
+        self._answers = answers
+
+    async def __call__(self, request: Request) -> Response:
+        call = self._checked(request, await request.body())
+        answer = self._answers.get(call["type"])
+        if answer is None:
+            text = f"{call['type']} is not supported by local Mesos"
+            raise Refused(HTTPStatus.NOT_IMPLEMENTED, text)
+        payload = answer(call.get(call["type"].lower(), {}))
+        if payload is None:
+            return Response()
+        return json_response({"type": call["type"], call["type"].lower(): payload})
+
+    def _checked(self, request: Request, body: bytes) -> dict[str, Any]:
+        parsed = parse_call(request, body)
+        try:
+            call = convert("OperatorCall", parsed)
+        except Malformed as error:
+            text = f"Failed to convert JSON into Call protobuf: {error}"
+            raise Refused(HTTPStatus.BAD_REQUEST, text) from None
+        problem = None
+        if "type" not in call:
+            problem = "'type'"
+        elif call["type"] in ("LIST_FILES", "READ_FILE", "TEARDOWN"):
+            payload = call["type"].lower()
+            problem = None if payload in call else f"'{payload}'"
+        if problem is not None:
+            text = f"Failed to validate {self._who}::Call: Expecting {problem} to be present"
+            raise Refused(HTTPStatus.BAD_REQUEST, text)
+        return call
+
+
+def _common(metrics: Callable[[], Mapping[str, float]]) -> dict[str, Answer]:
+    return {
+        "GET_HEALTH": lambda _: {"healthy": True},
+        "GET_VERSION": lambda _: {"version_info": views.VERSION_INFO},
+        "GET_METRICS": lambda _: {
+            "metrics": [{"name": name, "value": value} for name, value in metrics().items()]
+        },
+        "GET_FLAGS": lambda _: {"flags": []},
+    }
+
+
+def teardown(master: Master, framework_id: str) -> None:
+    """Remove a framework for an operator.
+
+    Raises:
+        Refused: there is no such framework.
+    """
+    framework = master.frameworks.get(framework_id)
+    if framework is None:
+        raise Refused(HTTPStatus.BAD_REQUEST, "No framework found with specified ID")
+    master.remove(framework)
+
+
+def of_master(master: Master) -> OperatorApi:
+    def tear_down(call: Call) -> None:
+        teardown(master, call["framework_id"]["value"])
+
+    return OperatorApi(
+        "master",
+        {
+            **_common(lambda: views.master_metrics(master)),
+            "GET_MASTER": lambda _: {
+                "master_info": master.info(),
+                "start_time": master.started,
+                "elected_time": master.started,
+            },
+            "GET_AGENTS": lambda _: {"agents": [_agent(a) for a in master.agents.values()]},
+            "TEARDOWN": tear_down,
+        },
+    )
+
+
+def _agent(agent: Agent) -> dict[str, Any]:
+    resources = agent.place.resources.as_json()
+    return {
+        "agent_info": _agent_info(agent),
+        "active": True,
+        "deactivated": False,
+        "version": views.VERSION,
+        "pid": f"slave(1)@{agent.place.address}",
+        "registered_time": {"nanoseconds": int(agent.started * 1e9)},
+        "total_resources": resources,
+        "capabilities": [{"type": name} for name in views.AGENT_CAPABILITIES],
+    }
+
+
+def _agent_info(agent: Agent) -> dict[str, Any]:
+    place = agent.place
+    return {
+        "hostname": place.hostname,
+        "port": place.port,
+        "resources": place.resources.as_json(),
+        "id": {"value": place.agent_id},
+        "checkpoint": True,
+    }
+
+
+def of_agent(agent: Agent, files: Files) -> OperatorApi:
+    api = FilesApi(files)
+    return OperatorApi(
+        "agent",
+        {
+            **_common(lambda: views.agent_metrics(agent)),
+            "GET_AGENT": lambda _: {"agent_info": _agent_info(agent)},
+            "GET_CONTAINERS": lambda _: {"containers": views.containers_view(agent, {})},
+            "LIST_FILES": api.list_files,
+            "READ_FILE": api.read_file,
+        },
+    )

@@ -1,0 +1,22 @@
+"""Where an agent is and what it has."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scale.localmesos.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One agent's identity, address and resources."""
+
+    agent_id: str
+    hostname: str
+    ip: str
+    port: int
+    resources: Resources
+    root: Path  # its part of the work folder
+
+    @property
+    def address(self) -> str:
+        return f"{self.ip}:{self.port}"

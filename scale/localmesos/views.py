@@ -1,0 +1,369 @@
+"""What /state, /slaves, /containers and the like show; read-only, made on request."""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from scale.localmesos import tree
+from scale.localmesos.agent import Agent
+from scale.localmesos.framework import Framework
+from scale.localmesos.master import CAPABILITIES, VERSION, Master
+from scale.localmesos.resources import Resources, total
+from scale.localmesos.run import MEM_ALLOWANCE, Phase, Run, executor_name
+from scale.localmesos.tasks import Task
+
+View = dict[str, Any]
+
+VERSION_INFO: Final[View] = {
+    "version": VERSION,
+    "build_date": "scale.localmesos",
+    "build_time": 0.0,
+    "build_user": "scale",
+}
+AGENT_CAPABILITIES: Final = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "TASK_RESOURCE_LIMITS")
+STATES: Final = (
+    "STAGING", "STARTING", "RUNNING", "KILLING", "FINISHED", "KILLED", "FAILED", "LOST", "ERROR",
+    "GONE", "DROPPED",
+)  # fmt: skip
+
+
+def used_by(frameworks: Iterable[Framework], agent_id: str | None = None) -> Resources:
+    """Return what live tasks use, on one agent or on all."""
+    return total(
+        task.launch.resources
+        for framework in frameworks
+        for task in framework.tasks.values()
+        if agent_id in (None, task.launch.agent_id)
+    )
+
+
+def offered_to(frameworks: Iterable[Framework], agent_id: str | None = None) -> Resources:
+    return total(
+        offer.resources
+        for framework in frameworks
+        for offer in framework.offers.values()
+        if agent_id in (None, offer.agent_id)
+    )
+
+
+def task_view(task: Task) -> View:
+    launch = task.launch
+    view: View = {
+        "id": task.task_id,
+        "name": launch.info["name"],
+        "framework_id": launch.framework_id,
+        "executor_id": "",
+        "slave_id": launch.agent_id,
+        "state": task.state,
+        "resources": launch.resources.summary(),
+        "role": launch.role,
+        "statuses": task.statuses,
+    }
+    if labels := launch.info.get("labels", {}).get("labels"):
+        view["labels"] = labels
+    for name in ("container", "limits"):
+        if name in launch.info:
+            view[name] = launch.info[name]
+    return view
+
+
+def framework_view(framework: Framework) -> View:
+    info, mine = framework.info, [framework]
+    used, offered = used_by(mine), offered_to(mine)
+    view: View = {
+        "id": framework.framework_id,
+        "name": info["name"],
+        "used_resources": used.summary(),
+        "offered_resources": offered.summary(),
+        "resources": (used + offered).summary(),
+        "capabilities": sorted(framework.capabilities),
+        "hostname": info.get("hostname", ""),
+        "webui_url": info.get("webui_url", ""),
+        "active": framework.stream is not None,
+        "connected": framework.stream is not None,
+        "recovered": framework.recovered,
+        "user": info["user"],
+        "failover_timeout": info.get("failover_timeout", 0.0),
+        "checkpoint": bool(info.get("checkpoint")),
+        "registered_time": framework.registered,
+        "unregistered_time": framework.unregistered,
+        "tasks": [task_view(task) for task in framework.tasks.values()],
+        "unreachable_tasks": [],
+        "completed_tasks": [task_view(task) for task in framework.completed_tasks],
+        "offers": [_offer_view(framework, offer_id) for offer_id in framework.offers],
+        "executors": [],
+    }
+    if "MULTI_ROLE" in framework.capabilities:
+        view["roles"] = list(framework.roles)
+    else:
+        view["role"] = framework.roles[0]
+    if framework.principal is not None:
+        view["principal"] = framework.principal
+    if framework.reregistered is not None:
+        view["reregistered_time"] = framework.reregistered
+    return view
+
+
+def _offer_view(framework: Framework, offer_id: str) -> View:
+    offer = framework.offers[offer_id]
+    return {
+        "id": offer_id,
+        "framework_id": framework.framework_id,
+        "slave_id": offer.agent_id,
+        "resources": offer.resources.summary(),
+        "allocation_info": {"role": offer.role},
+    }
+
+
+def slave_view(agent: Agent, frameworks: Iterable[Framework], *, full: bool) -> View:
+    place, known = agent.place, list(frameworks)
+    used, offered = used_by(known, place.agent_id), offered_to(known, place.agent_id)
+    view: View = {
+        "id": place.agent_id,
+        "hostname": place.hostname,
+        "port": place.port,
+        "attributes": {},
+        "pid": f"slave(1)@{place.address}",
+        "registered_time": agent.started,
+        "resources": place.resources.summary(),
+        "used_resources": used.summary(),
+        "offered_resources": offered.summary(),
+        "reserved_resources": {},
+        "unreserved_resources": place.resources.summary(),
+        "active": True,
+        "deactivated": False,
+        "version": VERSION,
+        "capabilities": AGENT_CAPABILITIES,
+    }
+    if full:
+        view["reserved_resources_full"] = {}
+        view["unreserved_resources_full"] = place.resources.as_json()
+        view["used_resources_full"] = used.as_json()
+        view["offered_resources_full"] = offered.as_json()
+    return view
+
+
+def slaves_view(master: Master, slave_id: str | None) -> View:
+    frameworks = master.frameworks.values()
+    return {
+        "slaves": [
+            slave_view(agent, frameworks, full=True)
+            for agent_id, agent in master.agents.items()
+            if slave_id in (None, agent_id)
+        ],
+        "recovered_slaves": [],
+    }
+
+
+def master_state(master: Master) -> View:
+    address, frameworks = master.address, master.frameworks.values()
+    return {
+        **VERSION_INFO,
+        "start_time": master.started,
+        "elected_time": master.started,
+        "id": master.master_id,
+        "pid": address.pid,
+        "hostname": address.hostname,
+        "capabilities": CAPABILITIES,
+        "activated_slaves": float(len(master.agents)),
+        "deactivated_slaves": 0.0,
+        "unreachable_slaves": 0.0,
+        "leader": address.pid,
+        "leader_info": {
+            "id": master.master_id,
+            "pid": address.pid,
+            "port": address.port,
+            "hostname": address.hostname,
+        },
+        "flags": {},
+        "slaves": [slave_view(agent, frameworks, full=False) for agent in master.agents.values()],
+        "recovered_slaves": [],
+        "frameworks": [framework_view(each) for each in frameworks],
+        "completed_frameworks": [framework_view(each) for each in master.completed.values()],
+        "orphan_tasks": [],
+        "unregistered_frameworks": [],
+    }
+
+
+def master_metrics(master: Master) -> dict[str, float]:
+    frameworks = master.frameworks.values()
+    connected = sum(each.stream is not None for each in frameworks)
+    figures = {
+        "master/uptime_secs": time.time() - master.started,
+        "master/elected": 1.0,
+        "master/slaves_active": float(len(master.agents)),
+        "master/slaves_connected": float(len(master.agents)),
+        "master/slaves_disconnected": 0.0,
+        "master/frameworks_active": float(connected),
+        "master/frameworks_connected": float(connected),
+        "master/frameworks_disconnected": float(len(frameworks) - connected),
+        "master/outstanding_offers": float(sum(len(each.offers) for each in frameworks)),
+    }
+    whole = total(agent.place.resources for agent in master.agents.values())
+    figures.update(_usage("master", whole, used_by(frameworks)))
+    states = [task.state for each in frameworks for task in each.tasks.values()]
+    states += [task.state for each in frameworks for task in each.completed_tasks]
+    for name in STATES:
+        figures[f"master/tasks_{name.lower()}"] = float(states.count(f"TASK_{name}"))
+    for call, number in master.counts.items():
+        figures[f"master/calls/{call.lower()}"] = float(number)
+    return {**figures, **_system()}
+
+
+def _usage(prefix: str, whole: Resources, used: Resources) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name in ("cpus", "mem", "disk", "gpus"):
+        amount = whole.value(name)
+        figures[f"{prefix}/{name}_total"] = amount
+        figures[f"{prefix}/{name}_used"] = used.value(name)
+        figures[f"{prefix}/{name}_percent"] = used.value(name) / amount if amount else 0.0
+    return figures
+
+
+def _system() -> dict[str, float]:
+    load = os.getloadavg()
+    page = os.sysconf("SC_PAGE_SIZE")
+    return {
+        "system/cpus_total": float(os.cpu_count() or 1),
+        "system/load_1min": load[0],
+        "system/load_5min": load[1],
+        "system/load_15min": load[2],
+        "system/mem_total_bytes": float(os.sysconf("SC_PHYS_PAGES") * page),
+        "system/mem_free_bytes": float(os.sysconf("SC_AVPHYS_PAGES") * page),
+    }
+
+
+def executor_view(run: Run) -> View:
+    launch = run.launch
+    state = {Phase.PREPARING: "TASK_STAGING", Phase.RUNNING: "TASK_RUNNING"}
+    task: View = {
+        "id": launch.task_id,
+        "name": launch.info["name"],
+        "framework_id": launch.framework_id,
+        "executor_id": "",
+        "slave_id": launch.agent_id,
+        "state": run.end_state or state.get(run.phase, "TASK_RUNNING"),
+        "resources": launch.resources.summary(),
+        "role": launch.role,
+    }
+    kind = {Phase.PREPARING: "queued_tasks", Phase.ENDED: "completed_tasks"}
+    lists: View = {"tasks": [], "queued_tasks": [], "completed_tasks": []}
+    lists[kind.get(run.phase, "tasks")] = [task]
+    return {
+        "id": launch.task_id,
+        "name": executor_name(run),
+        "source": launch.task_id,
+        "container": run.container_id,
+        "directory": run.directory,
+        "resources": launch.resources.summary(),
+        "role": launch.role,
+        **lists,
+    }
+
+
+def agent_state(agent: Agent, master: Master) -> View:
+    place = agent.place
+    live = {run.launch.framework_id for run in agent.runs.values()} | set(agent.history)
+    views = {each: _framework_of_agent(agent, master, each) for each in sorted(live)}
+    return {
+        **VERSION_INFO,
+        "start_time": agent.started,
+        "id": place.agent_id,
+        "pid": f"slave(1)@{place.address}",
+        "hostname": place.hostname,
+        "capabilities": AGENT_CAPABILITIES,
+        "resources": place.resources.summary(),
+        "reserved_resources": {},
+        "unreserved_resources": place.resources.summary(),
+        "attributes": {},
+        "master_hostname": master.address.hostname,
+        "flags": {},
+        "frameworks": [view for each, view in views.items() if each in master.frameworks],
+        "completed_frameworks": [
+            view for each, view in views.items() if each not in master.frameworks
+        ],
+    }
+
+
+def _framework_of_agent(agent: Agent, master: Master, framework_id: str) -> View:
+    framework = master.frameworks.get(framework_id) or master.completed.get(framework_id)
+    info: Mapping[str, Any] = framework.info if framework else {}
+    history = agent.history.get(framework_id)
+    return {
+        "id": framework_id,
+        "name": info.get("name", ""),
+        "user": info.get("user", ""),
+        "failover_timeout": info.get("failover_timeout", 0.0),
+        "checkpoint": bool(info.get("checkpoint")),
+        "hostname": info.get("hostname", ""),
+        "roles": list(framework.roles) if framework else [],
+        "executors": [
+            executor_view(run)
+            for run in agent.runs.values()
+            if run.launch.framework_id == framework_id
+        ],
+        "completed_executors": [executor_view(run) for run in history.completed] if history else [],
+    }
+
+
+def statistics(run: Run, pids: Iterable[int]) -> View:
+    """Return ResourceStatistics; figures of /proc, taken now."""
+    listed = list(pids)
+    user, system = tree.cpu_seconds(listed)
+    view: View = {
+        "timestamp": time.time(),
+        "cpus_limit": run.launch.resources.value("cpus") + 0.1,
+        "cpus_user_time_secs": user,
+        "cpus_system_time_secs": system,
+        "mem_rss_bytes": tree.resident(listed),
+    }
+    if run.mem_asked:
+        view["mem_limit_bytes"] = run.mem_asked + MEM_ALLOWANCE
+    return view
+
+
+def monitor_view(agent: Agent) -> list[View]:
+    return [
+        {
+            "executor_id": run.launch.task_id,
+            "executor_name": executor_name(run),
+            "framework_id": run.launch.framework_id,
+            "source": run.launch.task_id,
+            "statistics": statistics(run, agent.members(run)),
+        }
+        for run in agent.runs.values()
+        if run.pid is not None
+    ]
+
+
+def containers_view(agent: Agent, asked: Mapping[str, str]) -> list[View]:
+    wanted = {
+        run.launch.task_id: run
+        for run in agent.runs.values()
+        if asked.get("container_id", run.container_id) == run.container_id
+        and asked.get("framework_id", run.launch.framework_id) == run.launch.framework_id
+        and asked.get("executor_id", run.launch.task_id) == run.launch.task_id
+    }
+    views = [view for view in monitor_view(agent) if view["executor_id"] in wanted]
+    for view in views:
+        run = wanted[view["executor_id"]]
+        view["container_id"] = run.container_id
+        view["status"] = {"container_id": {"value": run.container_id}, "executor_pid": run.pid}
+    return views
+
+
+def agent_metrics(agent: Agent) -> dict[str, float]:
+    runs = list(agent.runs.values())
+    used = total(run.launch.resources for run in runs)
+    running = sum(run.phase is Phase.RUNNING for run in runs)
+    return {
+        "slave/uptime_secs": time.time() - agent.started,
+        "slave/registered": 1.0,
+        "slave/executors_running": float(running),
+        "slave/tasks_running": float(running),
+        "slave/tasks_staging": float(sum(run.phase is Phase.PREPARING for run in runs)),
+        **{f"slave/tasks_{n.lower()}": float(agent.end_counts[f"TASK_{n}"]) for n in STATES[4:7]},
+        **_usage("slave", agent.place.resources, used),
+        **_system(),
+    }

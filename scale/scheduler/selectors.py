@@ -1,0 +1,28 @@
+"""What people ask about the scheduler."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from scale.scheduler.models import SchedulerState
+
+#: A leader that has been silent for longer is not at work.
+STALE_AFTER: Final = timedelta(seconds=12)
+
+
+def scheduler_state() -> SchedulerState | None:
+    """Return the scheduler's row; None before the migrations made it. One query."""
+    return SchedulerState.objects.filter(pk=SchedulerState.ONLY).first()
+
+
+def what_is_wrong(
+    *, heartbeat: datetime | None, is_connected: bool, now: datetime
+) -> str | None:
+    """Say why the scheduler does not schedule; None if it does."""
+    if heartbeat is None:
+        return "has never led"
+    silent = now - heartbeat
+    if silent > STALE_AFTER:
+        return f"silent for {silent.total_seconds():.0f} s"
+    if not is_connected:
+        return "not connected to Mesos"
+    return None
