@@ -32,7 +32,7 @@ check: check-fast ## format, lint, types, import layers, migrations, unit tests
 	$(BIN)/pytest tests/unit
 
 bench: $(VENV)/dev.stamp ## the figures of docs/benchmarks.md
-	$(BIN)/python -m tests.bench
+	$(BIN)/python tests/bench
 
 docs: $(VENV)/dev.stamp ## the pages that are made from code
 	$(BIN)/python docs/generate.py

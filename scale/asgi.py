@@ -9,21 +9,19 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
 
 from a2wsgi import WSGIMiddleware
 from django.core.wsgi import get_wsgi_application
 
-_django = get_wsgi_application()  # before anything that needs models
+if TYPE_CHECKING:
+    from scale.api.log_access import Scope
+    from scale.api.streams import Receive, Send
 
-from scale.api.logs import log_reader
-from scale.api.streams import LogStreams, Receive, Scope, Send
-
+_Handler = Callable[[int, FrameType | None], Any] | int | None
 _WORKERS: Final = 8
 _TRANSFERS: Final = ("/agent/", "/files/", "/v3/files/")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -34,30 +32,38 @@ class Application:
     """Sends each request where it belongs, and ends the streams when the server stops."""
 
     def __init__(self) -> None:
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
+        django = get_wsgi_application()
+        # What is imported here has models, and those need Django to be set up.
+        from scale.api.logs import close_log_reader, log_reader
+        from scale.api.streams import LogStreams
+
         self._streams = LogStreams(log_reader())
-        self._pages = WSGIMiddleware(_django, workers=_WORKERS)
-        self._transfers = WSGIMiddleware(_django, workers=_WORKERS)
+        self._close_log_reader = close_log_reader
+        self._pages: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
+        self._transfers: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "lifespan":
-            return await self._live(receive, send)
-        if scope["type"] == "http" and LogStreams.takes(scope):
-            return await self._streams(scope, receive, send)
-        django = self._transfers if scope["path"].startswith(_TRANSFERS) else self._pages
-        await django(_decodable(scope), receive, send)
+            await self._live(receive, send)
+        elif scope["type"] == "http" and self._streams.takes(scope):
+            await self._streams(scope, receive, send)
+        elif scope["path"].startswith(_TRANSFERS):
+            await self._transfers(_decodable(scope), receive, send)
+        else:
+            await self._pages(_decodable(scope), receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        restore: Callable[[], None] = lambda: None  # noqa: E731
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                restore = _on_stop_signal(self._streams.stop)
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                restore()
-                self._streams.stop()
-                self._streams.close()
-                return await send({"type": "lifespan.shutdown.complete"})
+    async def _live(self, receive: "Receive", send: "Send") -> None:
+        await receive()
+        restore = _on_stop_signal(self._streams.stop)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        restore()
+        self._streams.close()
+        self._close_log_reader()
+        for django in (self._pages, self._transfers):
+            django.executor.shutdown(wait=False, cancel_futures=True)
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 def _on_stop_signal(stop: Callable[[], None]) -> Callable[[], None]:
@@ -69,27 +75,29 @@ def _on_stop_signal(stop: Callable[[], None]) -> Callable[[], None]:
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop)
-        then: Any = before[signal.Signals(number)]
+        then = handlers[signal.Signals(number)]
         if callable(then):
             then(number, frame)
-
-    for number, then in before.items():
-        if callable(then):
-            signal.signal(number, handle)
-    return lambda: _restore(handle, before)
-
-
-def _restore(handle: Any, before: dict[signal.Signals, Any]) -> None:
-    for number, then in before.items():
-        if signal.getsignal(number) is handle:
+        elif then is signal.SIG_DFL:
             signal.signal(number, then)
+            signal.raise_signal(number)
+
+    for number in handlers:
+        signal.signal(number, handle)
+    return lambda: _restore(handlers, handle)
 
 
-def _decodable(scope: Scope) -> Scope:
+def _restore(handlers: "Mapping[signal.Signals, _Handler]", ours: "_Handler") -> None:
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is ours:
+            signal.signal(number, handler)
+
+
+def _decodable(scope: "Scope") -> "Scope":
     """Return the scope with a query string in ASCII: a2wsgi breaks at anything else."""
     query: bytes = scope.get("query_string", b"")
     return scope if query.isascii() else {**scope, "query_string": quote(query, _ASCII).encode()}

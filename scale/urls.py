@@ -1,1 +1,56 @@
-urlpatterns = []
+"""Every address: the interface as it is, the same under /v3/, its description, and the admin."""
+
+from django.contrib import admin
+from django.urls import URLPattern, include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.permissions import AllowAny
+
+from scale.api import (
+    agent,
+    catalogue,
+    cluster,
+    executions,
+    files,
+    health,
+    job_types,
+    jobs,
+    logs,
+    nodes,
+)
+
+# Logs come before executions: their addresses are longer.
+_RESOURCES: list[URLPattern] = [
+    *logs.urlpatterns,
+    *executions.urlpatterns,
+    *job_types.urlpatterns,
+    *jobs.urlpatterns,
+    *nodes.urlpatterns,
+    *catalogue.urlpatterns,
+    *cluster.urlpatterns,
+    *files.urlpatterns,
+]
+
+
+def _not_described(pattern: URLPattern) -> URLPattern:
+    """Return the pattern without its entry in the schema, which has each address once."""
+    view = pattern.callback
+    again = view.cls.as_view(**{**view.initkwargs, "schema": None})  # type: ignore[attr-defined]
+    return URLPattern(pattern.pattern, again, pattern.default_args, pattern.name)
+
+
+urlpatterns = [
+    *_RESOURCES,
+    path("v3/", include([_not_described(pattern) for pattern in _RESOURCES])),
+    *health.urlpatterns,
+    *agent.urlpatterns,
+    # The description holds no secret, and a client needs it before it can log in.
+    path("schema/", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),
+    path(
+        "docs/",
+        SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=[AllowAny]),
+    ),
+    path("admin/", admin.site.urls),
+]
+handler400 = "scale.api.errors.bad_request"
+handler404 = "scale.api.errors.page_not_found"
+handler500 = "scale.api.errors.server_error"

@@ -3,8 +3,11 @@
 A test compares them with what the views send.
 """
 
+from typing import Any
+
 from rest_framework import serializers
 
+from scale.api.fields import Choice
 from scale.core.lifecycle import Event, JobStatus, Phase, State, Status
 from scale.error.models import Error
 
@@ -24,7 +27,7 @@ def _text(*, maybe: bool = True) -> serializers.CharField:
     return _Text(allow_null=maybe)
 
 
-class Problem(serializers.Serializer):
+class Problem(serializers.Serializer[Any]):
     """Why a request was refused; `field` names the parameter or the place in the body."""
 
     detail = _Text()
@@ -32,11 +35,11 @@ class Problem(serializers.Serializer):
     field = _Text(required=False)
 
 
-class Reference(serializers.Serializer):
+class Reference(serializers.Serializer[Any]):
     id = _Whole()
 
 
-class JobTypeBase(serializers.Serializer):
+class JobTypeBase(serializers.Serializer[Any]):
     id = _Whole()
     name = _Text()
     version = _Text()
@@ -72,7 +75,7 @@ class JobTypeAnswer(JobTypeBase):
     last_modified = _when(maybe=False)
 
 
-class NodeBase(serializers.Serializer):
+class NodeBase(serializers.Serializer[Any]):
     id = _Whole()
     hostname = _Text()
     port = _Whole()
@@ -91,12 +94,12 @@ class NodeAnswer(NodeBase):
     last_modified = _when(maybe=False)
 
 
-class ErrorBase(serializers.Serializer):
+class ErrorBase(serializers.Serializer[Any]):
     id = _Whole()
     name = _Text()
     title = _text()
     description = _text()
-    category = serializers.ChoiceField(Error.Category.choices)
+    category = Choice("ErrorCategory", Error.Category)
     is_builtin = _Flag()
 
 
@@ -106,9 +109,9 @@ class ErrorAnswer(ErrorBase):
     last_modified = _when(maybe=False)
 
 
-class _Execution(serializers.Serializer):
+class _Execution(serializers.Serializer[Any]):
     id = _Whole()
-    status = serializers.ChoiceField([s.value for s in Status])
+    status = Choice("ExecutionStatus", Status)
     command_arguments = _Text()
     timeout = _Whole(help_text="seconds; 0 is for ever")
     pre_started = _when()
@@ -127,13 +130,13 @@ class _Execution(serializers.Serializer):
     last_modified = _when(maybe=False)
 
 
-class JobInExecution(serializers.Serializer):
+class JobInExecution(serializers.Serializer[Any]):
     id = _Whole()
     job_type = JobTypeBase()
     job_type_rev = Reference()
     event = Reference()
     error = Reference(allow_null=True)
-    status = serializers.ChoiceField([s.value for s in JobStatus])
+    status = Choice("JobStatus", JobStatus)
     priority = _Whole()
     num_exes = _Whole()
 
@@ -144,7 +147,7 @@ class ExecutionAnswer(_Execution):
     error = ErrorBase(allow_null=True)
 
 
-class RevisionAnswer(serializers.Serializer):
+class RevisionAnswer(serializers.Serializer[Any]):
     id = _Whole()
     job_type = Reference()
     revision_num = _Whole()
@@ -155,7 +158,7 @@ class RevisionDetails(RevisionAnswer):
     created = _when(maybe=False)
 
 
-class EventAnswer(serializers.Serializer):
+class EventAnswer(serializers.Serializer[Any]):
     id = _Whole()
     type = _Text()
     occurred = _when(maybe=False)
@@ -166,10 +169,10 @@ class EventDetails(EventAnswer):
     description = _Document()
 
 
-class _Job(serializers.Serializer):
+class _Job(serializers.Serializer[Any]):
     id = _Whole()
     name = _Text()
-    status = serializers.ChoiceField([s.value for s in JobStatus])
+    status = Choice("JobStatus", JobStatus)
     priority = _Whole()
     num_exes = _Whole()
     timeout = _Whole()
@@ -198,16 +201,16 @@ class JobFull(_Job):
     job_type_rev = RevisionDetails()
     event = EventDetails()
     error = ErrorAnswer(allow_null=True)
-    data = _Document()
+    data = _Document()  # type: ignore[assignment] # shadows what we do not use
     results = _Document()
 
 
 class ExecutionDetails(_Execution):
     uuid = serializers.UUIDField()
     exe_num = _Whole(help_text="which attempt of its job this is")
-    state = serializers.ChoiceField([s.value for s in State])
-    phase = serializers.ChoiceField([p.value for p in Phase])
-    allowed_events = serializers.ListField(child=serializers.ChoiceField([e.value for e in Event]))
+    state = Choice("ExecutionState", State)
+    phase = Choice("ExecutionPhase", Phase)
+    allowed_events = serializers.ListField(child=Choice("ExecutionEvent", Event))
     job = JobFull()
     node = NodeAnswer(allow_null=True)
     error = ErrorAnswer(allow_null=True)
@@ -232,9 +235,9 @@ class ExecutionInJob(_Execution):
     error = Reference(allow_null=True)
 
 
-class GivenAnswer(serializers.Serializer):
+class GivenAnswer(serializers.Serializer[Any]):
     name = _Text()
-    type = serializers.ChoiceField(["property", "file", "files"])
+    type = Choice("DataType", ["property", "file", "files"])
     value = serializers.JSONField(
         allow_null=True, help_text="a value, a file, {uri}, a list of files, or null"
     )
@@ -253,7 +256,7 @@ class JobTypeDetails(JobTypeAnswer):
     error_mapping = _Document()
     environment = _Document()
     volumes = serializers.ListField(child=_Document())
-    errors = ErrorAnswer(many=True)
+    errors = ErrorAnswer(many=True)  # type: ignore[assignment] # shadows what we do not use
     trigger_rule = Reference(allow_null=True)
 
 
@@ -268,13 +271,13 @@ class ExecutionInNode(_Execution):
     disk_total_scheduled = _Number(allow_null=True)
 
 
-class ResourcesAnswer(serializers.Serializer):
+class ResourcesAnswer(serializers.Serializer[Any]):
     cpus = _Number()
     mem = _Number(help_text="MiB")
     disk = _Number(help_text="MiB")
 
 
-class NodeResources(serializers.Serializer):
+class NodeResources(serializers.Serializer[Any]):
     total = ResourcesAnswer(allow_null=True)
     scheduled = ResourcesAnswer()
 
@@ -285,7 +288,7 @@ class NodeDetails(NodeAnswer):
     disconnected = _Flag(required=False, help_text="only there, and true, when it is not online")
 
 
-class FileAnswer(serializers.Serializer):
+class FileAnswer(serializers.Serializer[Any]):
     id = _Whole()
     name = _Text()
     size = _Whole(help_text="bytes")
@@ -297,7 +300,7 @@ class FileAnswer(serializers.Serializer):
     url = serializers.URLField()
 
 
-class WaitingAnswer(serializers.Serializer):
+class WaitingAnswer(serializers.Serializer[Any]):
     count = _Whole()
     longest_queued = _when(maybe=False)
     job_type_id = _Whole()
@@ -307,23 +310,23 @@ class WaitingAnswer(serializers.Serializer):
     is_job_type_paused = _Flag()
 
 
-class QueueAnswer(serializers.Serializer):
+class QueueAnswer(serializers.Serializer[Any]):
     queue_status = WaitingAnswer(many=True)
 
 
-class SchedulerAnswer(serializers.Serializer):
+class SchedulerAnswer(serializers.Serializer[Any]):
     is_paused = _Flag()
 
 
-class VersionAnswer(serializers.Serializer):
+class VersionAnswer(serializers.Serializer[Any]):
     version = _Text()
 
 
-class HealthAnswer(serializers.Serializer):
+class HealthAnswer(serializers.Serializer[Any]):
     status = _Text()
 
 
-class ReadyAnswer(serializers.Serializer):
+class ReadyAnswer(serializers.Serializer[Any]):
     """Each part is "ok", "not configured", or says what is wrong with it."""
 
     database = _Text()

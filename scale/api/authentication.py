@@ -4,7 +4,7 @@ from knox.auth import TokenAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 
-class Token(TokenAuthentication):
+class Token(TokenAuthentication):  # type: ignore[misc] # knox is not typed
     """Knox' tokens, in one query, and deaf to headers that are no text."""
 
     def authenticate_credentials(self, token: bytes):  # type: ignore[no-untyped-def]

@@ -50,7 +50,7 @@ def _mib(least: float) -> Number:
     return Number(min_value=least, max_value=_MOST_MIB, required=False, help_text="MiB")
 
 
-class JobTypeBody(serializers.Serializer):
+class JobTypeBody(serializers.Serializer[Any]):
     """A new job type."""
 
     name = Text(max_length=50)
@@ -72,7 +72,7 @@ class JobTypeBody(serializers.Serializer):
         required=False, help_text="maps names of variables to texts"
     )
     interface = serializers.JSONField()
-    error_mapping = serializers.JSONField(required=False)
+    error_mapping = serializers.JSONField(required=False, allow_null=True)
     priority = serializers.IntegerField(min_value=-_INT32, max_value=_INT32, required=False)
     max_scheduled = _whole(1, allow_null=True)
     timeout = _whole(1, help_text="seconds")
@@ -82,17 +82,20 @@ class JobTypeBody(serializers.Serializer):
     disk_out_const_required = _mib(0.0)
     disk_out_mult_required = Number(min_value=0.0, max_value=1_000_000.0, required=False)
 
+    def validate_error_mapping(self, value: Any) -> Any:
+        return {} if value is None else value
 
-class JobTypeChange(serializers.Serializer):
+
+class JobTypeChange(serializers.Serializer[Any]):
     is_paused = serializers.BooleanField(required=False)
 
 
-class JobTypeName(serializers.Serializer):
+class JobTypeName(serializers.Serializer[Any]):
     name = Text()
     version = Text()
 
 
-class JobBody(serializers.Serializer):
+class JobBody(serializers.Serializer[Any]):
     """A new job: `job_type` or `job_type_id` says of which type."""
 
     job_type = JobTypeName(required=False)
@@ -120,11 +123,11 @@ class JobBody(serializers.Serializer):
         return attrs
 
 
-class JobChange(serializers.Serializer):
+class JobChange(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["CANCELED"])
 
 
-class ErrorBody(serializers.Serializer):
+class ErrorBody(serializers.Serializer[Any]):
     """A new error of the catalogue."""
 
     name = serializers.RegexField(
@@ -136,15 +139,15 @@ class ErrorBody(serializers.Serializer):
     should_be_retried = serializers.BooleanField(required=False)
 
 
-class NodeChangeBody(serializers.Serializer):
+class NodeChangeBody(serializers.Serializer[Any]):
     is_paused = serializers.BooleanField(required=False)
     pause_reason = Text(max_length=250, allow_null=True, allow_blank=True, required=False)
     is_active = serializers.BooleanField(required=False)
 
 
-class SchedulerChange(serializers.Serializer):
+class SchedulerChange(serializers.Serializer[Any]):
     is_paused = serializers.BooleanField(required=False)
 
 
-class Upload(serializers.Serializer):
+class Upload(serializers.Serializer[Any]):
     file = serializers.FileField()

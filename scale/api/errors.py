@@ -4,13 +4,13 @@ Every answer that is an error has a body {"detail", "code"} and, where one part 
 to blame, "field": the name of a parameter, or the path of a value in the body.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
-from django.db import DataError
+from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from rest_framework import exceptions
@@ -28,6 +28,8 @@ from scale.core.errors import (
 )
 from scale.job.files import TooLarge
 
+logger = logging.getLogger(__name__)
+
 #: Most special first.
 HTTP_STATUS: Final[Mapping[type[ScaleError], int]] = {
     TooLarge: 413,
@@ -38,14 +40,7 @@ HTTP_STATUS: Final[Mapping[type[ScaleError], int]] = {
     LeadershipLost: 503,
     GatewayError: 503,
 }
-_TOO_LARGE = (RequestDataTooBig,)
-_MALFORMED = (
-    SuspiciousOperation,
-    TooManyFieldsSent,
-    TooManyFilesSent,
-    UnreadablePostError,
-    BadRequest,
-)
+_MALFORMED: Final = (SuspiciousOperation, UnreadablePostError, BadRequest)
 
 
 class NotFound(exceptions.NotFound):
@@ -53,13 +48,6 @@ class NotFound(exceptions.NotFound):
 
     def __init__(self, what: str, key: object) -> None:
         super().__init__(f"There is no {what} {key}.")
-
-
-class PayloadTooLarge(exceptions.APIException):
-    """More was sent than is taken."""
-
-    status_code = 413
-    default_code = "too_large"
 
 
 class RangeNotSatisfiable(exceptions.APIException):
@@ -81,13 +69,16 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     """
     if isinstance(error, ScaleError):
         return _response_of(error)
-    if isinstance(error, _TOO_LARGE):
-        return _simple(413, "too_large", "The request is larger than is taken.")
+    if isinstance(error, RequestDataTooBig):
+        return _simple(413, "too_large", str(error))
     if isinstance(error, _MALFORMED):
         return _simple(400, "bad_request", "The request cannot be read.")
     if isinstance(error, DataError):
         # The rest of the request is checked before; what only PostgreSQL can refuse is a range.
         return _simple(400, "invalid", "A value is out of range.")
+    if isinstance(error, OperationalError | InterfaceError):
+        logger.error("the database failed", exc_info=error)
+        return _simple(503, "database_unavailable", "The database cannot be used now; try again.")
     response = exception_handler(error, context)
     if response is not None:
         response.data = _body(error, response.data)

@@ -2,9 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -23,6 +23,8 @@ _REMEMBERED_S: Final = 5.0
 _CREDENTIALS: Final = (b"host", b"authorization", b"cookie")
 
 Headers = list[tuple[bytes, bytes]]
+_Django = Callable[[HttpRequest], HttpResponseBase]
+Scope = MutableMapping[str, Any]
 Answer = tuple[int, Headers, bytes]
 
 
@@ -47,12 +49,12 @@ class Gate:
         self._clock = clock
         self._known: Recent[bytes, float] = Recent(10_000)
 
-    def knows(self, scope: dict[str, Any]) -> bool:
+    def knows(self, scope: Scope) -> bool:
         """Whether the same credentials were let in a moment ago; never waits."""
         until = self._known.get(_fingerprint(scope))
         return until is not None and self._clock() < until
 
-    def refusal(self, scope: dict[str, Any]) -> Answer | None:
+    def refusal(self, scope: Scope) -> Answer | None:
         """Ask DRF; return its answer if it does not let the request in. Asks the database."""
         answer = answer_to(scope)
         if answer[0] != 204:
@@ -61,14 +63,14 @@ class Gate:
         return None
 
 
-def answer_to(scope: dict[str, Any], error: Exception | None = None) -> Answer:
+def answer_to(scope: Scope, error: Exception | None = None) -> Answer:
     """Return DRF's answer to a request, after `error` was raised in the view, if one is given."""
-    request = ASGIRequest(scope, BytesIO())
+    request = ASGIRequest(dict(scope), BytesIO())
     try:
         request.get_host()
         view = _Door.as_view(error=error)
-        through: Callable[[HttpRequest], HttpResponseBase] = AuthenticationMiddleware(view)
-        response = SessionMiddleware(through)(request)
+        through = SessionMiddleware(cast("_Django", AuthenticationMiddleware(view)))
+        response = cast("HttpResponseBase", through(request))
     except DisallowedHost as refused:
         response = bad_request(request, refused)
     if isinstance(response, Response):
@@ -82,7 +84,7 @@ def answer_to(scope: dict[str, Any], error: Exception | None = None) -> Answer:
     return response.status_code, headers, content
 
 
-def _fingerprint(scope: dict[str, Any]) -> bytes:
+def _fingerprint(scope: Scope) -> bytes:
     """Return what stands for the credentials of a request, without being them."""
     given = [pair for pair in scope["headers"] if pair[0] in _CREDENTIALS]
     return hashlib.sha256(repr(given).encode()).digest()

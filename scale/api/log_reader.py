@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, TypeVar
 
 from scale.job import logs
 from scale.job.logs import (
@@ -25,7 +25,6 @@ from scale.job.logs import (
 )
 from scale.job.models import ArchivedLog
 
-Name = Literal["stdout", "stderr", "combined"]
 NAMES: Final = ("stdout", "stderr", "combined")
 
 INTERVAL_S: Final = 0.25
@@ -149,7 +148,7 @@ class LogReader:
         self._asking: Recent[int, threading.Lock] = Recent(_ENTRIES)
         self._silent_until: Recent[tuple[str, int], float] = Recent(_ENTRIES)
 
-    def recent_view(self, execution_id: int, name: Name) -> View | None:
+    def recent_view(self, execution_id: int, name: str) -> View | None:
         """Return the log if it was looked at a moment ago; never waits."""
         found = self._views.get((execution_id, name))
         if found is None:
@@ -158,7 +157,7 @@ class LogReader:
         lasts_s = COMPLETE_S if view.is_complete else INTERVAL_S
         return view if self._clock() - seen_s < lasts_s else None
 
-    def view(self, execution_id: int, name: Name) -> View:
+    def view(self, execution_id: int, name: str) -> View:
         """Return the log as it is, or was a moment ago.
 
         Raises:
@@ -199,7 +198,7 @@ class LogReader:
             found.append(block[start % _BLOCK : start % _BLOCK + size])
         return b"".join(found)
 
-    def _look(self, found: Logs, name: Name) -> View:
+    def _look(self, found: Logs, name: str) -> View:
         segments: list[Segment] = []
         complete, problem = found.is_finished, ""
         for piece in _wanted(found.pieces, name):
@@ -301,7 +300,7 @@ def _key(piece: Piece) -> Hashable:
     return piece.path if piece.archived is None else piece.archived.pk
 
 
-def _wanted(pieces: tuple[Piece, ...], name: Name) -> Iterator[Piece]:
+def _wanted(pieces: tuple[Piece, ...], name: str) -> Iterator[Piece]:
     """Return the pieces of a log in their order.
 
     In a combined log a phase's stderr follows its stdout: which of their lines came first nobody
@@ -311,7 +310,7 @@ def _wanted(pieces: tuple[Piece, ...], name: Name) -> Iterator[Piece]:
     return (piece for piece in pieces if piece.stream in streams)
 
 
-def _segments(piece: Piece, size: int, name: Name, *, first: bool) -> Iterator[Segment]:
+def _segments(piece: Piece, size: int, name: str, *, first: bool) -> Iterator[Segment]:
     if not size:
         return
     if name == "combined":

@@ -6,7 +6,7 @@ views here answer bytes in the same way under any other server, and describe bot
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from scale.api import base, shapes
 from scale.api.base import key_of, no_parameters
 from scale.api.errors import NotFound
-from scale.api.log_reader import NAMES, LogReader, Name, View
+from scale.api.log_reader import NAMES, LogReader, View
 from scale.api.log_reply import decide, wanted_by
 from scale.api.parameters import Query
 from scale.core.errors import ScaleError
@@ -37,14 +37,25 @@ _OFFSET: Final = OpenApiParameter("offset", OpenApiTypes.INT64, description="The
 
 
 @cache
-def log_reader() -> LogReader:
-    """Return the reader that all of this process share; what it remembers may be forgotten."""
-    files = AgentFiles(
+def _files() -> AgentFiles:
+    return AgentFiles(
         settings.SCALE_MESOS_PRINCIPAL or None,
         settings.SCALE_MESOS_SECRET or None,
         timeout_s=_AGENT_TIMEOUT_S,
     )
-    return LogReader(Agents(files.read, FileGone, AgentUnreachable, AgentError), _find)
+
+
+@cache
+def log_reader() -> LogReader:
+    """Return the reader that all of this process share; what it remembers may be forgotten."""
+    return LogReader(Agents(_files().read, FileGone, AgentUnreachable, AgentError), _find)
+
+
+def close_log_reader() -> None:
+    """Close its connections; the next call of `log_reader` makes another."""
+    _files().close()
+    _files.cache_clear()
+    log_reader.cache_clear()
 
 
 def _find(execution_id: int) -> Logs:
@@ -52,7 +63,7 @@ def _find(execution_id: int) -> Logs:
     return find_logs(execution_id, framework_id=state.framework_id if state else "")
 
 
-def _view(text: str, name: Name) -> View:
+def _view(text: str, name: str) -> View:
     pk = key_of(text, "job execution")
     try:
         return log_reader().view(pk, name)
@@ -80,7 +91,7 @@ class ExecutionLogs(base.View):
             raise NotFound("job execution", key)
         body = {**shapes.execution(row), "is_finished": False, "log_problem": None}
         for name in STREAMS:
-            log = _view(pk, cast(Name, name))
+            log = _view(pk, name)
             shown, problem = _end_of(log)
             body[name] = shown.decode(errors="replace")
             body[f"{name}_size"] = log.size
@@ -125,7 +136,7 @@ class LogBytes(base.View):
     def get(self, request: Request, pk: str, stream: str) -> HttpResponseBase:
         """Answer with a log or a part of it."""
         wanted = wanted_by(request.method or "", request.headers.get, Query(request))
-        log = _view(pk, cast(Name, stream))
+        log = _view(pk, stream)
         reply = decide(log, wanted)
         if reply.body is None:
             content = _content(log, reply.start, reply.stop)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -126,17 +126,15 @@ class Query:
 
 def _pairs(query: str) -> list[tuple[str, str]]:
     """Split a query string as WSGI gives it: bytes that look like latin-1."""
-    try:
-        raw = parse_qsl(
-            query.encode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS
-        )
-    except ValueError:
-        raise InvalidInput("query", f"has more than {_MOST_PARAMETERS} parameters") from None
+    parts = [part for part in query.encode("latin-1").split(b"&") if part]
+    if len(parts) > _MOST_PARAMETERS:
+        raise InvalidInput("query", f"has more than {_MOST_PARAMETERS} parameters")
     pairs = []
-    for raw_name, raw_value in raw:
-        name = raw_name.decode(errors="replace")
+    for part in parts:
+        raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
+        name = unquote_to_bytes(raw_name).decode(errors="replace")
         try:
-            value = raw_value.decode()
+            value = unquote_to_bytes(raw_value).decode()
         except UnicodeDecodeError:
             raise InvalidInput(name[:80], "is not UTF-8") from None
         if "\0" in name + value:

@@ -1,11 +1,14 @@
 """Who may do what."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
+
+if TYPE_CHECKING:
+    # It imports us: we are its default.
+    from rest_framework.views import APIView
 
 _READING: Final = frozenset({"GET", "HEAD"})
 
@@ -17,7 +20,7 @@ class LoggedIn(BasePermission):
     permission, alone or by a group. SCALE_ANONYMOUS_READ opens reading to all the world.
     """
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: "APIView") -> bool:
         user = request.user
         if not user or not user.is_authenticated:
             return settings.SCALE_ANONYMOUS_READ and request.method in _READING

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.utils.functional import Promise
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 
-from scale.api.errors import PayloadTooLarge
 from scale.core.errors import InvalidInput
 
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
@@ -109,7 +109,7 @@ def _check_encoding(request: Any, media_type: str) -> None:
         raise UnsupportedMediaType(f"content encoding {encoding}"[:100])
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length.isdigit() and int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-        raise PayloadTooLarge(
+        raise RequestDataTooBig(
             f"The body has more than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes."
         )
 

@@ -18,7 +18,7 @@ from rest_framework import serializers
 from scale.api.answers import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
-_Serializer = type[serializers.Serializer]
+_Serializer = type[serializers.Serializer[Any]]
 
 _EXAMPLES: Final[Mapping[int, Mapping[str, str]]] = {
     400: {"detail": "page_size: must be from 1 to 1000", "code": "invalid", "field": "page_size"},
@@ -48,7 +48,7 @@ _MEANING: Final[Mapping[int, str]] = {
 }
 
 
-class TokenScheme(OpenApiAuthenticationExtension):
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """Tells the schema how tokens are sent."""
 
     target_class = "scale.api.authentication.Token"
@@ -76,8 +76,12 @@ def operation(
     tag: str,
     open_to_all: bool = False,
 ) -> Callable[[F], F]:
-    """Describe one method of a view; `problems` are the other statuses that it answers with."""
-    responses: dict[Any, Any] = {status: answer}
+    """Describe one method of a view.
+
+    `answer` is a serializer, or maps statuses to what is answered with; `problems` are the other
+    statuses.
+    """
+    responses: dict[Any, Any] = dict(answer) if isinstance(answer, dict) else {status: answer}
     for code in problems:
         example = OpenApiExample(f"{code}", value=_EXAMPLES[code], response_only=True)
         responses[code] = OpenApiResponse(Problem, _MEANING[code], examples=[example])
@@ -94,7 +98,7 @@ def operation(
 
 
 @cache
-def paged(item: _Serializer) -> serializers.Serializer:
+def paged(item: _Serializer) -> serializers.Serializer[Any]:
     """Return the envelope of a list of `item`."""
     return inline_serializer(
         f"{item.__name__}Page",
@@ -112,7 +116,9 @@ def example(value: Mapping[str, Any]) -> OpenApiExample:
     return OpenApiExample("example", value=dict(value), request_only=True)
 
 
-def many(name: str, kind: OpenApiTypes, about: str, choices: Collection[str] = ()) -> OpenApiParameter:
+def many(
+    name: str, kind: OpenApiTypes, about: str, choices: Collection[str] = ()
+) -> OpenApiParameter:
     """Declare a parameter that may come several times: any of its values will do."""
     schema: dict[str, Any] = {"type": "integer" if kind is OpenApiTypes.INT else "string"}
     if choices:

@@ -346,3 +346,10 @@ def file_row(link: Link) -> Callable[[tuple[Any, ...]], Shape]:
 
 def file(found: File, link: Link) -> Shape:
     return file_row(link)(tuple(getattr(found, name) for name in FILE_COLUMNS))
+
+
+def resources(millicpus: int | None, mem_mib: int | None, disk_mib: int | None) -> Shape | None:
+    """Shape resources in cores and MiB; None if the cluster has not told them."""
+    if millicpus is None or mem_mib is None or disk_mib is None:
+        return None
+    return {"cpus": millicpus / 1000, "mem": float(mem_mib), "disk": float(disk_mib)}

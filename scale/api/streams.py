@@ -6,6 +6,7 @@ news every 250 ms while it has listeners.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,14 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
+from django.db import Error as DatabaseError
 from django.db import close_old_connections
 from rest_framework.request import Request
 
 from scale.api.base import key_of
 from scale.api.errors import NotFound
-from scale.api.log_access import Answer, Gate, Headers, answer_to
-from scale.api.log_reader import INTERVAL_S, NAMES, LogReader, Name, View
+from scale.api.log_access import Answer, Gate, Headers, Scope, answer_to
+from scale.api.log_reader import INTERVAL_S, NAMES, LogReader, View
 from scale.api.log_reply import Wanted, decide, wanted_by
 from scale.api.log_text import named_event, text_event, whole_characters
 from scale.api.parameters import Query
@@ -28,7 +30,8 @@ from scale.api.renderers import BIGGEST_INTEGER
 from scale.core.errors import ScaleError
 from scale.job.models import JobExecution
 
-Scope = MutableMapping[str, Any]
+logger = logging.getLogger(__name__)
+
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 T = TypeVar("T")
@@ -69,12 +72,12 @@ class _Tail:
 class LogStreams:
     """An ASGI application for what `takes` accepts. `stop` ends its streams."""
 
-    def __init__(self, reader: LogReader, *, heartbeat_s: float = _HEARTBEAT_S) -> None:
-        self._reader, self._heartbeat_s = reader, heartbeat_s
+    def __init__(self, reader: LogReader) -> None:
+        self._reader = reader
         self._gate = Gate()
         self._threads = ThreadPoolExecutor(4, "logs")
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
-        self._tails: dict[tuple[int, Name], _Tail] = {}
+        self._tails: dict[tuple[int, str], _Tail] = {}
         self._is_stopping = False
 
     @staticmethod
@@ -87,7 +90,8 @@ class LogStreams:
         if not self._gate.knows(scope):
             refusal = await self._in_thread(self._gate.refusal, scope)
             if refusal is not None:
-                return await _answer(send, refusal)
+                await _answer(send, refusal)
+                return
         try:
             pk = key_of(path["pk"], "job execution")
             if path["name"] == "stream":
@@ -104,11 +108,12 @@ class LogStreams:
             _wake(tail)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Wait for reads that are under way; each has its time-out."""
+        self._threads.shutdown(cancel_futures=True)
 
     async def _bytes(self, scope: Scope, pk: int, name: str, send: Send) -> None:
         wanted = _wanted(scope)
-        view = await self._view(pk, cast(Name, name))
+        view = await self._view(pk, name)
         reply = decide(view, wanted)
         start = reply.start
         body = reply.body
@@ -131,7 +136,8 @@ class LogStreams:
         view = await self._view(pk, name)
         if resumed and view.is_complete and offset >= view.size:
             # The one answer after which a browser does not connect again.
-            return await _answer(send, (204, [], b""))
+            await _answer(send, (204, [], b""))
+            return
         await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
         if scope["method"] == "GET":
             async with self._listening(view, receive) as (tail, listener):
@@ -155,12 +161,13 @@ class LogStreams:
                 await _event(send, named_event("problem", offset, {"problem": problem}))
             if view.is_complete and is_read:
                 facts = {"size": view.size, "problem": problem}
-                return await _event(send, named_event("end", offset, facts))
+                await _event(send, named_event("end", offset, facts))
+                return
             if clock() > admitted_until:
                 if await self._in_thread(self._gate.refusal, scope) is not None:
                     return
                 admitted_until = clock() + _ADMITTED_S
-            if view is tail.view and not await _news(listener, self._heartbeat_s):
+            if view is tail.view and not await _news(listener, _HEARTBEAT_S):
                 await _event(send, b": still here\n\n")
 
     async def _catch_up(
@@ -195,7 +202,7 @@ class LogStreams:
         self, view: View, receive: Receive
     ) -> AsyncIterator[tuple[_Tail, _Listener]]:
         """Be told of news of a log; the first listener starts the looking, the last one ends it."""
-        key = (view.execution_id, cast(Name, view.name))
+        key = (view.execution_id, view.name)
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = _Tail(view)
@@ -213,7 +220,7 @@ class LogStreams:
             if not tail.listeners:
                 self._tails.pop(key, None)
 
-    async def _look(self, key: tuple[int, Name], tail: _Tail) -> None:
+    async def _look(self, key: tuple[int, str], tail: _Tail) -> None:
         while self._tails.get(key) is tail and not self._is_stopping:
             await asyncio.sleep(INTERVAL_S)
             if tail.view.is_complete:
@@ -222,17 +229,22 @@ class LogStreams:
                 view = await self._view(*key)
             except NotFound:
                 return
+            except DatabaseError:
+                # Streams outlive a database that restarts.
+                logger.warning("a log cannot be looked up", extra={"execution": key[0]})
+                continue
             if (view.etag, view.is_finished) != (tail.view.etag, tail.view.is_finished):
                 tail.view = view
                 tail.events.clear()
                 _wake(tail)
 
-    async def _view(self, pk: int, name: Name) -> View:
-        return self._reader.recent_view(pk, name) or await self._once(
-            ("view", pk, name), self._find, pk, name
-        )
+    async def _view(self, pk: int, name: str) -> View:
+        recent = self._reader.recent_view(pk, name)
+        if recent is not None:
+            return recent
+        return await self._once(("view", pk, name), self._find, pk, name)
 
-    def _find(self, pk: int, name: Name) -> View:
+    def _find(self, pk: int, name: str) -> View:
         try:
             return self._reader.view(pk, name)
         except JobExecution.DoesNotExist:
@@ -280,7 +292,7 @@ def _wanted(scope: Scope) -> Wanted:
     return wanted_by(scope["method"], header, _query(scope))
 
 
-def _followed(scope: Scope) -> tuple[Name, int, bool]:
+def _followed(scope: Scope) -> tuple[str, int, bool]:
     """Return which log is followed, from which offset, and whether this is a reconnection."""
     query = _query(scope)
     name = query.choice("stream", NAMES) or "stdout"
@@ -288,12 +300,12 @@ def _followed(scope: Scope) -> tuple[Name, int, bool]:
     query.done()
     last = dict(scope["headers"]).get(b"last-event-id", b"")
     resumed = last.isdigit() and len(last) < 20
-    return cast(Name, name), int(last) if resumed else offset, resumed
+    return name, int(last) if resumed else offset, resumed
 
 
 def _query(scope: Scope) -> Query:
     raw = {"QUERY_STRING": scope["query_string"].decode("latin-1")}
-    return Query(cast(Request, SimpleNamespace(META=raw)))
+    return Query(cast("Request", SimpleNamespace(META=raw)))
 
 
 async def _answer(send: Send, answer: Answer) -> None:

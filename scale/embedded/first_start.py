@@ -1,7 +1,8 @@
 """Bring the database up to date and make the first user; one short process of `scale up`.
 
-`python -m scale.embedded.first_start DESCRIPTOR` writes what was made as JSON to the descriptor:
-`{}`, or `{"username", "token"}` and, if it is new, `"password"`.
+`python -m scale.embedded.first_start DESCRIPTOR [alone]` writes what was made as JSON to the
+descriptor: `{}`, or `{"username", "token"}` and, if it is new, `"password"`. With `alone` no
+scheduler uses the database yet.
 """
 
 import json
@@ -13,12 +14,14 @@ from pathlib import Path
 USERNAME = "admin"
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, *, alone: bool) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
     import django
 
     django.setup()
     migrate()
+    if alone:
+        forget_the_last_scheduler()
     home = Path(os.environ["SCALE_HOME"])
     made = {} if (home / "token").exists() else make_admin(home / "admin-not-shown")
     with os.fdopen(descriptor, "w") as report:
@@ -34,6 +37,13 @@ def migrate() -> None:
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", interactive=False, verbosity=1)
+
+
+def forget_the_last_scheduler() -> None:
+    """Take back its sign of life: it was killed, and would pass for the one that starts next."""
+    from scale.scheduler.models import SchedulerState
+
+    SchedulerState.objects.update(is_connected=False)
 
 
 def make_admin(not_shown: Path) -> dict[str, str]:
@@ -61,4 +71,4 @@ def make_admin(not_shown: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), alone="alone" in sys.argv[2:])

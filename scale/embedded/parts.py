@@ -51,8 +51,9 @@ def valkey(server: Valkey, lock: int) -> Part:
     )
 
 
-def setup(environment: Mapping[str, str], lock: int, report: int) -> Part:
-    command = [*PYTHON, "-m", "scale.embedded.first_start", str(report)]
+def setup(environment: Mapping[str, str], lock: int, report: int, *, alone: bool) -> Part:
+    """`alone`: the database is ours, so that no scheduler can run yet."""
+    command = [*PYTHON, "-m", "scale.embedded.first_start", str(report), *["alone"] * alone]
     return Part(
         name="setup", launch=lambda: command, environment=environment, descriptors=(lock, report)
     )

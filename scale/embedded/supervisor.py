@@ -77,11 +77,10 @@ class Child:
     def __init__(self, part: Part, console: Console) -> None:
         loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
-        command = list(part.launch())
         reading, writing = os.pipe()
         try:
             self._process = subprocess.Popen(
-                command,
+                list(part.launch()),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,

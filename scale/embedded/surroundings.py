@@ -1,5 +1,6 @@
 """What each process of an embedded installation is told through its environment."""
 
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ class Mesos:
     secret: str
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+
 #: Fits the checks of the settings while the real one is not known yet.
 UNKNOWN_MESOS = Mesos("127.0.0.1:5050", "unknown", "unknown")
 
@@ -32,6 +35,7 @@ def for_settings(
     environ: Mapping[str, str],
     home: Home,
     *,
+    host: str,
     api_url: str,
     database_url: str,
     broker_url: str,
@@ -39,7 +43,7 @@ def for_settings(
 ) -> dict[str, str]:
     """Return the variables that complete `environ`; what its user set wins.
 
-    `mesos` is None where the user names a cluster: its agents are other machines, about whose
+    Web listens on `host`. `mesos` is None where the user names a cluster: its agents are other machines, about whose
     folders and Python we know nothing.
     """
     ours = {
@@ -50,6 +54,8 @@ def for_settings(
         "DATABASE_URL": database_url,
         "SCALE_BROKER_URL": broker_url,
     }
+    if host not in _LOOPBACK:
+        ours["SCALE_ALLOWED_HOSTS"] = ",".join((*_LOOPBACK, _name_of(host)))
     if mesos:
         ours |= {
             "SCALE_MESOS_MASTER": mesos.master,
@@ -63,3 +69,10 @@ def for_settings(
     if mesos:
         whole |= {"SCALE_MESOS_PRINCIPAL": mesos.principal, "SCALE_MESOS_SECRET": mesos.secret}
     return whole
+
+
+def _name_of(host: str) -> str:
+    """Return what callers write in their Host header when web listens on `host`."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104  compared only
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

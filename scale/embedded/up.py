@@ -69,7 +69,7 @@ class _Run:
     def __init__(
         self, wish: Wish, home: Home, lock: int, sockets: Path, web: socket.socket
     ) -> None:
-        self._home, self._lock, self._web = home, lock, web
+        self._home, self._lock, self._web, self._host = home, lock, web, wish.host
         self._url = listener.base_url(web)
         self._postgres = (
             None if _given("DATABASE_URL") else PostgresServer(home.path, sockets=sockets)
@@ -134,6 +134,7 @@ class _Run:
         ours = for_settings(
             os.environ,
             self._home,
+            host=self._host,
             api_url=self._url,
             database_url=self._postgres.url if self._postgres else "",
             broker_url=self._valkey.url if self._valkey else "",
@@ -157,7 +158,7 @@ class _Run:
             if _given(name):
                 await self._console.say(f"{name} is set: it is used, and none is started here")
         if not self._mesos and not _given("SCALE_API_URL"):
-            await self._console.say(f"agents must reach {self._url}, or what SCALE_API_URL says")
+            await self._console.say(f"its agents must reach {self._url}, or set SCALE_API_URL")
 
     async def _start_stores(self) -> None:
         if self._postgres:
@@ -173,7 +174,9 @@ class _Run:
         with os.fdopen(reading) as report:
             try:
                 environment = self._environment(UNKNOWN_MESOS)
-                await self._supervisor.once(parts.setup(environment, self._lock, writing))
+                await self._supervisor.once(
+                    parts.setup(environment, self._lock, writing, alone=bool(self._postgres))
+                )
             finally:
                 os.close(writing)
             made: dict[str, str] = json.loads(report.read())

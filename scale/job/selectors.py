@@ -72,9 +72,7 @@ def job_types(
     categories: Collection[str] = (),
 ) -> QuerySet[JobType]:
     """Return job types, in no order."""
-    return JobType.objects.filter(
-        _within(started, ended), _among(name=names, category=categories)
-    )
+    return JobType.objects.filter(_within(started, ended), _among(name=names, category=categories))
 
 
 def files(*, started: datetime | None = None, ended: datetime | None = None) -> QuerySet[File]:
@@ -181,6 +179,11 @@ def errors_of(job_type: JobType) -> list[Error]:
     """Return the errors that the mapping of a job type names; one query."""
     names = set(read_error_mapping(job_type.error_mapping).values())
     return list(Error.objects.filter(name__in=names).order_by("name")) if names else []
+
+
+def executions_of(job_id: int) -> QuerySet[JobExecution]:
+    """Return the attempts of a job, newest first."""
+    return JobExecution.objects.filter(job_id=job_id).order_by("-exe_num")
 
 
 def running_on(node_id: int) -> QuerySet[JobExecution]:

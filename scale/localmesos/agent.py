@@ -16,7 +16,7 @@ from scale.localmesos.children import Children
 from scale.localmesos.journal import Journal
 from scale.localmesos.keeper import Keeper
 from scale.localmesos.place import Place
-from scale.localmesos.run import Phase, Run
+from scale.localmesos.run import Run
 from scale.localmesos.runner import CLEAR_GIVE_UP_S, EXECUTOR, Runner
 from scale.localmesos.status import Cause
 from scale.localmesos.tasks import Launch, launch_record

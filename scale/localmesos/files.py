@@ -1,8 +1,8 @@
 """The files API over the sandboxes of one agent (src/files/files.cpp), in constant memory.
 
 Only `…/frameworks/<id>/executors/<id>/runs/<id or latest>/…` can be reached, by the short virtual
-path or by the real one. Whatever a task does with symbolic links, nothing outside its own sandbox is
-read: the opened file itself is checked.
+path or by the real one. Whatever a task does with symbolic links, nothing outside its own sandbox
+is read: the opened file itself is checked.
 """
 
 import base64
@@ -87,7 +87,7 @@ class Files:
             fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             raise NotServed(HTTPStatus.NOT_FOUND) from None
-        opened = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        opened = Path(f"/proc/self/fd/{fd}").readlink()
         mode = os.fstat(fd).st_mode
         if not opened.is_relative_to(sandbox):
             os.close(fd)
@@ -102,10 +102,10 @@ class Files:
         _, real = self.resolve(path)
         if not real.is_dir():
             return
-        for name in sorted(os.listdir(real)):
-            shown = os.fsencode(name).decode("utf-8", "replace")  # JSON holds no other bytes
+        for entry in sorted(real.iterdir()):
+            shown = os.fsencode(entry.name).decode("utf-8", "replace")  # JSON holds no other bytes
             try:
-                yield f"{path.rstrip('/')}/{shown}", os.lstat(real / name)
+                yield f"{path.rstrip('/')}/{shown}", entry.lstat()
             except FileNotFoundError:
                 continue  # it went away meanwhile
 

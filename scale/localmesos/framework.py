@@ -76,12 +76,10 @@ class Framework:
 
     def adopt(self, info: Mapping[str, Any]) -> None:
         """Take over what may change at a subscription: all but user, checkpoint and principal."""
-        kept = {
-            name: self.info[name]
-            for name in ("user", "checkpoint", "principal")
-            if name in self.info
-        }
-        self.info = {**info, **kept, "id": {"value": self.framework_id}}
+        kept = ("user", "checkpoint", "principal")
+        old = {name: self.info[name] for name in kept if name in self.info}
+        self.info = {**info, "id": {"value": self.framework_id}}
+        self.info.update(old)
 
     def stop_timers(self) -> None:
         for timer in (self.heartbeat, self.removal):

@@ -117,7 +117,7 @@ class Credentials:
 
 
 class Application:
-    """One listening process of Mesos: longest prefix of the path wins, a trailing slash is ignored."""
+    """One listening process of Mesos: the longest prefix wins, a trailing slash is ignored."""
 
     def __init__(self, name: str, routes: Mapping[str, Route], credentials: Credentials) -> None:
         """Serve `routes` as they are and again under /`name`."""

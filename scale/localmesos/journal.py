@@ -7,6 +7,7 @@ ext4: 0.16 ms instead of 0.47 ms).
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+
+logger = logging.getLogger(__name__)
 
 CHUNK: Final = 1 << 22  # bytes of zeros made at a time
 Callback = Callable[[], None]
@@ -35,16 +38,25 @@ def read_lines(path: Path) -> list[Any]:
 class Journal:
     """Written by the event loop only; opened for one process at a time."""
 
-    def __init__(self, path: Path, snapshot: Callable[[], Iterable[Any]], limit: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        snapshot: Callable[[], Iterable[Any]],
+        limit: int,
+        failed: Callable[[], None],
+    ) -> None:
         """Take over `path`; nothing is written before `compact`.
 
         Args:
             snapshot: gives the records that stand for everything that still matters.
             limit: bytes after which the file is written anew from `snapshot`.
+            failed: called once when the disk refuses; nothing is told to anybody after that.
         """
         self._path = path
         self._snapshot = snapshot
         self._limit = limit
+        self._failed = failed
+        self.error: OSError | None = None
         self._lines: list[bytes] = []
         self._waiting: list[Callback] = []
         self._flushing = False
@@ -68,8 +80,9 @@ class Journal:
         """Write what waits and flush it; callbacks that wait are not called."""
         self._thread.shutdown()
         if self._fd >= 0:
-            self._write()
-            os.fdatasync(self._fd)
+            if self.error is None:
+                self._write()
+                os.fdatasync(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -80,8 +93,14 @@ class Journal:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._fd < 0:
+        if self._fd < 0 or self.error is not None:
             return
+        try:
+            self._write_or_replace()
+        except OSError as error:
+            self._fail(error)
+
+    def _write_or_replace(self) -> None:
         if self._end > self._limit:
             # Lines that wait may be missing in the snapshot or be told twice: replay bears both.
             data = self._snapshot_bytes() + b"".join(line + b"\n" for line in self._lines)
@@ -100,11 +119,20 @@ class Journal:
 
     def _flushed(self, future: "asyncio.Future[None]", callbacks: list[Callback]) -> None:
         self._flushing = False
-        future.result()  # a disk that cannot be written ends the process: see server.py
+        try:
+            future.result()
+        except OSError as error:
+            self._fail(error)
+            return
         for callback in callbacks:
             callback()
         if self._lines or self._waiting:
             self._schedule()
+
+    def _fail(self, error: OSError) -> None:
+        logger.error("the journal cannot be written: %s", error)
+        self.error = error
+        self._failed()
 
     def _write(self) -> None:
         if not self._lines:

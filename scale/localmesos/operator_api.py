@@ -1,4 +1,4 @@
-"""POST /api/v1 of the master and of an agent: the operator calls that are served, 501 for the rest."""
+"""POST /api/v1 of the master and of an agent: a few operator calls, 501 for the rest."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from scale.localmesos import views
 from scale.localmesos.agent import Agent
 from scale.localmesos.files import Files, FilesApi
 from scale.localmesos.http import Refused, Request, Response, json_response, parse_call
-from scale.localmesos.master import Master
+from scale.localmesos.master import VERSION, Master
 from scale.localmesos.schema import Malformed, convert
 
 Call = Mapping[str, Any]
@@ -100,7 +100,7 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "agent_info": _agent_info(agent),
         "active": True,
         "deactivated": False,
-        "version": views.VERSION,
+        "version": VERSION,
         "pid": f"slave(1)@{agent.place.address}",
         "registered_time": {"nanoseconds": int(agent.started * 1e9)},
         "total_resources": resources,

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; its defaults are Mesos' own."""
     made = argparse.ArgumentParser(
         prog="scale localmesos",
-        description="A Mesos master and its agents for this machine: the v1 HTTP API, real processes.",
+        description="A Mesos master and its agents for this machine, with real processes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = made.add_argument

@@ -76,7 +76,7 @@ class Resources:
 
     def summary(self) -> dict[str, Any]:
         """Return the short form of /state and /slaves: name -> number, ports as text."""
-        short: dict[str, Any] = {name: 0.0 for name in _ORDER}
+        short: dict[str, Any] = dict.fromkeys(_ORDER, 0.0)
         short.update((name, amount / WHOLE) for name, amount in self.scalars.items())
         short.update((name, ranges_text(ranges)) for name, ranges in self.ranges.items())
         return short

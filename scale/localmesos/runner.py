@@ -1,4 +1,4 @@
-"""How a task's processes start and end on an agent; whom that concerns is told through `Listener`."""
+"""How a task's processes start and end on an agent; `Listener` is told."""
 
 import asyncio
 import logging
@@ -10,7 +10,8 @@ from concurrent.futures import Executor
 from resource import struct_rusage
 from typing import Any, Final, Protocol
 
-from scale.localmesos import docker, fetcher, memory, run as runs, sandbox, tree
+from scale.localmesos import docker, fetcher, memory, sandbox, tree
+from scale.localmesos import run as runs
 from scale.localmesos.children import Children, Owner, Program
 from scale.localmesos.place import Place
 from scale.localmesos.run import Phase, Run

@@ -37,16 +37,15 @@ def executor_dir(root: Path, framework_id: str, executor_id: str) -> Path:
 
 def create(root: Path, framework_id: str, task_id: str, container_id: str) -> str:
     """Make the folder of a run and point `latest` to it; about 50 microseconds on ext4."""
-    runs = f"{root}/frameworks/{framework_id}/executors/{task_id}/runs"
-    directory = f"{runs}/{container_id}"
+    runs = executor_dir(root, framework_id, task_id) / "runs"
     try:
-        os.makedirs(runs, 0o755)
+        runs.mkdir(parents=True)
     except FileExistsError:
-        with suppress(FileNotFoundError):
-            os.unlink(f"{runs}/latest")
-    os.mkdir(directory, 0o750)
-    os.symlink(container_id, f"{runs}/latest")
-    return directory
+        (runs / "latest").unlink(missing_ok=True)
+    directory = runs / container_id
+    directory.mkdir(0o750)
+    (runs / "latest").symlink_to(container_id)
+    return str(directory)
 
 
 def open_output(directory: str, owner: Owner | None) -> Sandbox:

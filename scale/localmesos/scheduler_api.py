@@ -37,7 +37,8 @@ class SchedulerApi:
         call = _checked(request, await request.body())
         self._master.count(call["type"])
         if call["type"] == "SUBSCRIBE":
-            return await self._subscribe(request, call)
+            await self._subscribe(request, call)
+            return None
         framework = self._connected(request, call)
         carry_out = _CALLS.get(call["type"])
         if carry_out is not None:

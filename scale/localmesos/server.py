@@ -109,7 +109,9 @@ def lock(work_dir: Path) -> int:
 class Cluster:
     """A master and its agents, with their sockets and servers."""
 
-    def __init__(self, given: Options, known: Credentials) -> None:
+    def __init__(self, given: Options, known: Credentials, stop: asyncio.Event) -> None:
+        """Listen, and read the journal; nothing runs before `run`, which `stop` ends."""
+        self._stop = stop
         self._options = given
         self._credentials = known
         label = f"scale.localmesos={given.work_dir}"
@@ -121,7 +123,7 @@ class Cluster:
             self._sockets.append(listen(given.ip, port))
         path = given.work_dir / "journal"
         self._found = recovery.read(path, given.agents)
-        self._journal = Journal(path, self._snapshot, given.journal_limit)
+        self._journal = Journal(path, self._snapshot, given.journal_limit, stop.set)
         self._guard = Guard(given.work_dir, engine.program, label)
         self.children = Children(self._guard)
         port = self._sockets[0].getsockname()[1]
@@ -158,8 +160,12 @@ class Cluster:
     def _snapshot(self) -> Iterator[object]:
         yield from recovery.snapshot(self.master)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`; then end all tasks."""
+    async def run(self) -> None:
+        """Serve until told to stop; then end all tasks.
+
+        Raises:
+            OSError: the journal could not be written.
+        """
         self.children.start()
         recovery.restore(self._found, self.master, self.agents)
         self._journal.compact()
@@ -171,11 +177,13 @@ class Cluster:
         for agent in self.agents:
             agent.keeper.sweep()
         self._announce()
-        await stop.wait()
+        await self._stop.wait()
         await self._shut_down(serving)
+        if self._journal.error is not None:
+            raise self._journal.error
 
     def _announce(self) -> None:
-        addresses = ["%s:%d" % sock.getsockname() for sock in self._sockets]
+        addresses = ["{}:{}".format(*sock.getsockname()) for sock in self._sockets]
         ready = {"master": addresses[0], "agents": addresses[1:], "pid": os.getpid()}
         path = self._options.announce_file
         if path is not None:
@@ -204,17 +212,7 @@ async def _run(given: Options, known: Credentials) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    failed: list[BaseException] = []
-
-    def give_up(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        loop.default_exception_handler(context)
-        if isinstance(context.get("exception"), OSError) and "journal" in str(context):
-            stop.set()
-
-    loop.set_exception_handler(give_up)
-    await Cluster(given, known).run(stop)
-    if failed:
-        raise failed[0]
+    await Cluster(given, known, stop).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,9 +15,9 @@ def children_of(pid: int) -> list[int]:
         return [child for child, parent in parents().items() if parent == pid]
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123 - hot
-                found.extend(map(int, file.read().split()))
+        with os.scandir(f"/proc/{pid}/task") as threads:
+            for thread in threads:
+                found.extend(map(int, _read(f"{thread.path}/children").split()))
     except OSError:
         pass
     return found
@@ -26,9 +26,10 @@ def children_of(pid: int) -> list[int]:
 def parents() -> dict[int, int]:
     """Return pid -> parent's pid of every process; one read per process."""
     found: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := stat_fields(int(name))):
-            found[int(name)] = int(fields[1])
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit() and (fields := stat_fields(int(entry.name))):
+                found[int(entry.name)] = int(fields[1])
     return found
 
 

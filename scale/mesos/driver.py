@@ -1,9 +1,15 @@
 """pymesos' scheduler driver, made fit for a daemon.
 
-What pymesos does with an event, a call or a detected leader is kept. Replaced is what makes it
-lose its thread, its tasks or a day of time; `docs/decisions` has the list. In short: no failure
-ends the loop, no TEARDOWN is ever sent, no lock is held while the network is waited for, and a
-call that cannot be made raises instead of vanishing.
+Kept is how pymesos starts and stops, detects the leader in ZooKeeper, words its calls and sorts
+events. Replaced is what loses its thread, its tasks or a day of time:
+
+- its loop ends on any error, and then sends TEARDOWN (`_run`; here `Subscription`, which does not);
+- a callback that raises ends the loop (`on_event`), as does a FAILURE without status;
+- a call waits for a day, with the lock held that the loop needs (`_send`);
+- a call without a connection vanishes (`connected`), and one before SUBSCRIBED is an assertion;
+- headers of one driver's calls, secret included, reach those of another (`_send`);
+- KILL and RECONCILE leave the agent out (`kill`, `reconcile`);
+- the capabilities and the id are changed in the caller's FrameworkInfo (`framework`).
 """
 
 import logging

@@ -101,18 +101,26 @@ class SchedulerLoop:
             LeadershipLost: another scheduler leads, or the lock's session broke.
             DatabaseError: PostgreSQL does not answer. Nothing is half done; start again.
         """
-        state = SchedulerState.objects.get()
-        self._node_ids = dict(Node.objects.values_list("slave_id", "pk"))
-        self._gateway.start(state.framework_id or None)
         try:
+            self.start()
             with selectors.DefaultSelector() as selector:
                 for source in (self._gateway, self._leadership, self._wake_read):
                     selector.register(source, selectors.EVENT_READ)
                 while not self._stopping:
-                    self._round()
-                    selector.select(self._pause_s())
+                    selector.select(self.round())
         finally:
             self._gateway.stop()
+
+    def start(self) -> None:
+        """Read what is remembered and begin to subscribe."""
+        state = SchedulerState.objects.get()
+        self._node_ids = dict(Node.objects.values_list("slave_id", "pk"))
+        self._gateway.start(state.framework_id or None)
+
+    def round(self) -> float:
+        """Do what is to be done; return for how many seconds nothing more is if nothing happens."""
+        self._round()
+        return self._pause_s()
 
     def _round(self) -> None:
         self._wanted |= self._leadership.heard()

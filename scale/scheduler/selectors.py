@@ -14,9 +14,7 @@ def scheduler_state() -> SchedulerState | None:
     return SchedulerState.objects.filter(pk=SchedulerState.ONLY).first()
 
 
-def what_is_wrong(
-    *, heartbeat: datetime | None, is_connected: bool, now: datetime
-) -> str | None:
+def what_is_wrong(*, heartbeat: datetime | None, is_connected: bool, now: datetime) -> str | None:
     """Say why the scheduler does not schedule; None if it does."""
     if heartbeat is None:
         return "has never led"

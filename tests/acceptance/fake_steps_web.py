@@ -243,8 +243,10 @@ class Agent:
         kind = {"name": name, "type": "file", "required": True}
         self.web.orders["outputs"].append({**kind, "pattern": None, "media_type": None, **more})
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+        """Start the program; it is gone when the block ends, however it ends."""
+        with subprocess.Popen(
             [self.python, str(self.program), *arguments],
             cwd=self.sandbox,
             env={
@@ -264,12 +266,16 @@ class Agent:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *arguments: str, **environ: str) -> "Ended":
         """Run to the end; whatever happens, no traceback and no token may be seen."""
-        with self.start(*arguments, **environ) as process:
-            out, err = process.communicate(timeout=50)
+        with self.started(*arguments, **environ) as process:
+            out, err = process.communicate(timeout=30)
         assert "Traceback" not in err, err
         assert TOKEN not in out + err
         assert TOKEN not in json.dumps([self.web.failures, self.web.results])

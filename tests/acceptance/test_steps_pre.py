@@ -83,7 +83,7 @@ def test_progress_is_printed_while_bytes_arrive(web: FakeWeb, agent: Agent) -> N
 
     web.routes["/big"] = route
     agent.wants(f"{web.url}/big")
-    with agent.start("pre", SCALE_STEPS_PROGRESS_S="0.000001") as process:
+    with agent.started("pre", SCALE_STEPS_PROGRESS_S="0.000001") as process:
         assert process.stdout is not None
         seen = [process.stdout.readline() for _ in range(2)]
         go_on.set()
@@ -401,7 +401,7 @@ def test_a_signal_ends_it_at_once(
     web: FakeWeb, agent: Agent, stop: signal.Signals, code: int
 ) -> None:
     agent.wants(web.hang("/hang"))
-    with agent.start("pre") as process:
+    with agent.started("pre") as process:
         assert web.asked.wait(30)
         process.send_signal(stop)
         assert process.wait(3) == code

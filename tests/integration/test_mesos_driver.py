@@ -716,7 +716,7 @@ def test_an_answer_that_drips_in_does_not_outlast_the_time_out(master: FakeMaste
     given_up = threading.Event()
 
     def drip(peer: Peer, request: Request) -> None:
-        while not given_up.wait(0.02):
+        while not given_up.wait(0.001):
             peer.raw(b"H" if not peer.stream_id else b"x")
             peer.stream_id = "begun"
 

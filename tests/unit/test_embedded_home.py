@@ -128,6 +128,17 @@ def test_a_private_folder_that_became_a_link_is_not_trusted(tmp_path: Path) -> N
         assert sockets != tmp_path / "link"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_private_folder_that_belongs_to_another_is_not_trusted(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("deep" * 25))
+    home.make()
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    (home.path / "run-folder").write_text(str(tmp_path / "theirs"))
+    with home.sockets() as sockets:
+        assert sockets != tmp_path / "theirs"
+
+
 def test_the_secret_key_is_made_once_and_is_private(home: Home) -> None:
     first = home.secret_key()
     assert len(first) > 50

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -18,10 +19,13 @@ from scale.embedded.valkey import Valkey
 MESOS = Mesos("127.0.0.1:5050", "principal", "secret")
 
 
-def told(home: Home, environ: dict[str, str], mesos: Mesos | None = MESOS) -> dict[str, str]:
+def told(
+    home: Home, environ: dict[str, str], mesos: Mesos | None = MESOS, host: str = "127.0.0.1"
+) -> dict[str, str]:
     return for_settings(
         environ,
         home,
+        host=host,
         api_url="http://127.0.0.1:8000",
         database_url="postgresql:///scale?host=/run",
         broker_url="redis+socket:///run/valkey.sock",
@@ -70,6 +74,21 @@ def test_nothing_is_assumed_about_the_agents_of_a_cluster_of_the_user(home: Home
     got = told(home, {"SCALE_MESOS_MASTER": "zk://a:2181/mesos"}, mesos=None)
     assert got["SCALE_MESOS_MASTER"] == "zk://a:2181/mesos"
     assert not {"SCALE_AGENT_WORK_DIR", "SCALE_AGENT_PYTHON", "SCALE_MESOS_SECRET"} & set(got)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "[2001:db8::7]"), ("0.0.0.0", gethostname())],
+)
+def test_a_host_that_others_reach_may_be_called_by_its_name(
+    home: Home, host: str, name: str
+) -> None:
+    assert told(home, {}, host=host)["SCALE_ALLOWED_HOSTS"].split(",") == [
+        *("localhost", "127.0.0.1", "[::1]", "::1"),
+        name,
+    ]
+    chosen = told(home, {"SCALE_ALLOWED_HOSTS": "mine"}, host=host)
+    assert chosen["SCALE_ALLOWED_HOSTS"] == "mine"
 
 
 def test_login_of_the_embedded_mesos_wins_over_a_stray_one(home: Home) -> None:

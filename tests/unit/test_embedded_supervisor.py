@@ -205,13 +205,15 @@ def test_a_part_that_ignores_the_stop_signal_is_killed_after_its_grace(
 def test_a_hurry_ends_a_part_that_ignores_the_stop_signal_without_grace(
     play: Callable[[Play], Stage], tmp_path: Path
 ) -> None:
+    heard, mark = tmp_path / "heard", tmp_path / "runs"
+
     async def scene(stage: Stage) -> None:
-        mark = tmp_path / "deaf"
-        script = f"trap '' TERM; touch {mark}; while :; do sleep 0.05; done"
+        script = f"trap 'touch {heard}' TERM; touch {mark}; while :; do sleep 0.01; done"
         stage.supervisor.start(stage.part(script, grace_s=60, missing=_until_exists(mark)))
         await stage.supervisor.ready("part")
         stopping = asyncio.create_task(stage.supervisor.stop())
-        await asyncio.sleep(0)
+        while not heard.exists():
+            await asyncio.sleep(0.005)
         stage.supervisor.hurry()
         await stopping
 

@@ -1,0 +1,192 @@
+"""/files/: what comes in and what is made."""
+
+from typing import Any, Final
+
+from django.core.files.storage import default_storage
+from django.http import HttpResponse, HttpResponseNotModified, QueryDict, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import path
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from scale.api import answers, bodies, shapes
+from scale.api.base import View, created, key_of, links, no_parameters
+from scale.api.errors import NotFound
+from scale.api.paging import page_of
+from scale.api.parameters import Query
+from scale.api.ranges import byte_range, read_range
+from scale.api.schema import ID, listing, operation, paged
+from scale.api.uploads import most_bytes
+from scale.core.errors import InvalidInput
+from scale.job.files import UNKNOWN_MEDIA_TYPE, ReceivedFile, store_file
+from scale.job.models import File as FileRow
+from scale.job.selectors import FILE_ORDER, files
+
+# What a browser may be told to show; nothing that can run a script.
+_SHOWN: Final = frozenset(
+    {
+        "application/gzip",
+        "application/json",
+        "application/zip",
+        "audio/mpeg",
+        "audio/ogg",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/tiff",
+        "image/webp",
+        "text/csv",
+        "text/plain",
+        "video/mp4",
+        "video/webm",
+    }
+)
+_RANGE: Final = OpenApiParameter(
+    "Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="one range, such as bytes=0-99"
+)
+
+
+class Files(View):
+    """What was uploaded, and what executions made."""
+
+    parser_classes = [MultiPartParser]
+
+    @operation(
+        "list_files",
+        "List files",
+        paged(answers.FileAnswer),
+        parameters=listing(FILE_ORDER, "file was stored; its time"),
+        tag="files",
+    )
+    def get(self, request: Request) -> Response:
+        query = Query(request)
+        started, ended = query.period()
+        order = query.order(FILE_ORDER, ["created"])
+        page = query.page()
+        query.done()
+        rows = files(started=started, ended=ended).order_by(*order)
+        return page_of(request, rows, page, shapes.FILE_COLUMNS, shapes.file_row(links(request)))
+
+    @operation(
+        "upload_file",
+        "Upload a file",
+        answers.FileAnswer,
+        status=201,
+        body={"multipart/form-data": bodies.Upload},
+        problems=(400, 401, 413, 415),
+        tag="files",
+    )
+    def post(self, request: Request) -> Response:
+        no_parameters(request)
+        upload = _uploaded(request)
+        file = store_file(
+            name=upload.name or "",
+            media_type=upload.content_type or UNKNOWN_MEDIA_TYPE,
+            stream=upload,
+            at=timezone.now(),
+            uploaded_by=request.user if request.user.is_authenticated else None,
+            max_bytes=most_bytes(),
+        )
+        return created(request, f"/files/{file.pk}/", shapes.file(file, links(request)))
+
+
+def _uploaded(request: Request) -> ReceivedFile:
+    """Return the one part that there may be."""
+    assert isinstance(request.data, QueryDict)
+    unknown = sorted(set(request.data) - {"file"})
+    if unknown:
+        raise InvalidInput(unknown[0][:80], "is not a field here")
+    found = request.FILES.getlist("file")
+    if len(found) != 1 or len(request.data.getlist("file")) != 1:
+        raise InvalidInput("file", "must come once, as a part with a file name")
+    assert isinstance(found[0], ReceivedFile)
+    return found[0]
+
+
+class File(View):
+    """One file, without its bytes."""
+
+    @operation(
+        "read_file",
+        "Read about a file",
+        answers.FileAnswer,
+        parameters=[ID],
+        problems=(400, 401, 404),
+        tag="files",
+    )
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
+        no_parameters(request)
+        return Response(shapes.file(_found(id), links(request)))
+
+
+class FileContent(View):
+    """The bytes of a file."""
+
+    @operation(
+        "download_file",
+        "Download a file",
+        {
+            (200, "application/octet-stream"): OpenApiTypes.BINARY,
+            (206, "application/octet-stream"): OpenApiTypes.BINARY,
+        },
+        parameters=[ID, _RANGE],
+        problems=(400, 401, 404, 416),
+        tag="files",
+    )
+    def get(
+        self,
+        request: Request,
+        id: str,  # noqa: A002 - the name in the schema
+    ) -> HttpResponseBase:
+        no_parameters(request)
+        file = _found(id)
+        etag = f'"{file.sha256}"'
+        if etag in request.META.get("HTTP_IF_NONE_MATCH", ""):
+            return HttpResponseNotModified(headers={"ETag": etag})
+        # A part of another version would be worse than the whole of this one.
+        fresh = request.META.get("HTTP_IF_RANGE", etag) == etag
+        wanted = byte_range(request.META.get("HTTP_RANGE") if fresh else None, file.size)
+        return _content(file, etag, wanted, head=request.method == "HEAD")
+
+
+def _found(text: str) -> FileRow:
+    key = key_of(text, "file")
+    found = FileRow.objects.filter(pk=key).first()
+    if found is None:
+        raise NotFound("file", key)
+    return found
+
+
+def _content(
+    file: FileRow, etag: str, wanted: tuple[int, int] | None, *, head: bool
+) -> HttpResponseBase:
+    start, end = wanted or (0, file.size)
+    headers: dict[str, Any] = {
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": content_disposition_header(True, file.name),
+        "Content-Length": end - start,
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Content-Type": file.media_type if file.media_type in _SHOWN else UNKNOWN_MEDIA_TYPE,
+        "ETag": etag,
+        "X-Content-Type-Options": "nosniff",
+    }
+    status = 200
+    if wanted:
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    if head:
+        return HttpResponse(status=status, headers=headers)
+    stored = default_storage.open(file.storage_name)
+    return StreamingHttpResponse(read_range(stored, start, end), status=status, headers=headers)
+
+
+urlpatterns = [
+    path("files/", Files.as_view()),
+    path("files/<str:id>/", File.as_view()),
+    path("files/<str:id>/content/", FileContent.as_view()),
+]

@@ -1,0 +1,158 @@
+"""/jobs/: what users want done."""
+
+from typing import Any, Final
+
+from django.urls import path
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from scale.api import answers, bodies, shapes
+from scale.api.base import View, body_of, created, key_of, links, no_parameters
+from scale.api.errors import NotFound
+from scale.api.paging import page_of
+from scale.api.parameters import Query
+from scale.api.schema import ID, example, listing, many, operation, paged
+from scale.core.lifecycle import JobStatus
+from scale.error.models import Error
+from scale.job.models import Job as JobRow
+from scale.job.models import JobType
+from scale.job.selectors import (
+    JOB_ORDER,
+    Wanted,
+    executions_of,
+    inputs_and_outputs,
+    job_details,
+    jobs,
+)
+from scale.job.services import cancel_job
+from scale.job.submission import JobRequest, submit_jobs
+
+_STATUSES: Final = [status.value for status in JobStatus]
+_CATEGORIES: Final = [category.value for category in Error.Category]
+_PARAMETERS: Final = [
+    *listing(JOB_ORDER),
+    many("status", OpenApiTypes.STR, "Only jobs with this status.", _STATUSES),
+    many("job_id", OpenApiTypes.INT, "Only this job."),
+    many("job_type_id", OpenApiTypes.INT, "Only of this job type."),
+    many("job_type_name", OpenApiTypes.STR, "Only of job types with this name."),
+    many("job_type_category", OpenApiTypes.STR, "Only of job types of this category."),
+    many("error_category", OpenApiTypes.STR, "Only failed by this kind of error.", _CATEGORIES),
+]
+_EXAMPLE: Final = example(
+    {
+        "job_type": {"name": "word-count", "version": "1.0"},
+        "name": "count my file",
+        "inputs": {"text": {"file_id": 3}, "pause": 5},
+        "priority": 50,
+    }
+)
+
+
+class Jobs(View):
+    """What users want done."""
+
+    @operation(
+        "list_jobs", "List jobs", paged(answers.JobAnswer), parameters=_PARAMETERS, tag="jobs"
+    )
+    def get(self, request: Request) -> Response:
+        query = Query(request)
+        started, ended = query.period()
+        wanted = Wanted(
+            started=started,
+            ended=ended,
+            statuses=query.choices("status", _STATUSES),
+            ids=query.integers("job_id"),
+            job_type_ids=query.integers("job_type_id"),
+            job_type_names=query.texts("job_type_name"),
+            job_type_categories=query.texts("job_type_category"),
+            error_categories=query.choices("error_category", _CATEGORIES),
+        )
+        order = query.order(JOB_ORDER, ["last_modified"])
+        page = query.page()
+        query.done()
+        return page_of(request, jobs(wanted).order_by(*order), page, shapes.JOB_COLUMNS, shapes.job)
+
+    @operation(
+        "submit_job",
+        "Submit a job",
+        answers.JobDetails,
+        status=201,
+        body=bodies.JobBody,
+        problems=(400, 401, 404, 409, 413, 415),
+        examples=[_EXAMPLE],
+        tag="jobs",
+    )
+    def post(self, request: Request) -> Response:
+        no_parameters(request)
+        body = body_of(request, bodies.JobBody)
+        wanted = JobRequest(
+            job_type=_job_type(body),
+            inputs=body.get("inputs", {}),
+            name=body.get("name", ""),
+            priority=body.get("priority"),
+        )
+        [job] = submit_jobs([wanted], user=request.user.get_username(), at=timezone.now())
+        return created(request, f"/jobs/{job.pk}/", _details(request, job.pk))
+
+
+class Job(View):
+    """One job with its executions, inputs and outputs."""
+
+    @operation(
+        "read_job",
+        "Read a job",
+        answers.JobDetails,
+        parameters=[ID],
+        problems=(400, 401, 404),
+        tag="jobs",
+    )
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
+        no_parameters(request)
+        return Response(_details(request, key_of(id, "job")))
+
+    @operation(
+        "cancel_job",
+        "Cancel a job",
+        answers.JobDetails,
+        body=bodies.JobChange,
+        parameters=[ID],
+        problems=(400, 401, 404, 409, 413, 415),
+        examples=[example({"status": "CANCELED"})],
+        tag="jobs",
+    )
+    def patch(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
+        no_parameters(request)
+        key = key_of(id, "job")
+        body_of(request, bodies.JobChange)
+        try:
+            cancel_job(key, at=timezone.now())
+        except JobRow.DoesNotExist:
+            raise NotFound("job", key) from None
+        return Response(_details(request, key))
+
+
+def _job_type(body: dict[str, Any]) -> JobType:
+    named = body.get("job_type") or {"pk": body["job_type_id"]}
+    found = JobType.objects.filter(**named).first()
+    if found is None:
+        raise NotFound("job type", " ".join(str(part) for part in named.values()))
+    return found
+
+
+def _details(request: Request, key: int) -> dict[str, Any]:
+    found = job_details(key)
+    if found is None:
+        raise NotFound("job", key)
+    attempts = executions_of(key).values_list(*shapes.EXECUTION_IN_JOB_COLUMNS)
+    inputs, outputs = inputs_and_outputs(found)
+    return shapes.job_details(
+        found, [shapes.execution_in_job(row) for row in attempts], inputs, outputs, links(request)
+    )
+
+
+urlpatterns = [
+    path("jobs/", Jobs.as_view()),
+    path("jobs/<str:id>/", Job.as_view()),
+]

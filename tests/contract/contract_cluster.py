@@ -1,0 +1,160 @@
+"""A Mesos cluster to test: `scale localmesos` as a process, or one that the environment names."""
+
+import base64
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+# What local Mesos does differently on purpose, and why. Tests that rely on one of these run
+# against local Mesos only; there is no other list.
+DIFFERENCES: Mapping[str, str] = {
+    "periods": "time-outs are options of local Mesos, so that the suite does not wait minutes",
+    "freed-at-once": "what a task frees is offered at once, Mesos waits for its next batch (1 s)",
+    "resend-at-once": "a framework that subscribes anew gets unacknowledged updates at once",
+    "memory": "limits hold without cgroups; the message names the task's own request",
+    "cleared": "TASK_FINISHED comes when the processes that a task left behind are gone",
+    "lost": "tasks that died with the agent are TASK_GONE, reason AGENT_RESTARTED, with a uuid",
+    "unsupported": "task groups, executors, health checks and reservations are refused in words",
+    "closed": "everything but /version and /health asks for credentials",
+}
+
+ONLY_GIVEN = os.environ.get("SCALE_TEST_MESOS_MASTER", "")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+@dataclass
+class Cluster:
+    """An address with credentials, and the periods by which it keeps time."""
+
+    master: str
+    principal: str = ""
+    secret: str = ""
+    ack_retry_s: float = 10.0
+    heartbeat_s: float = 15.0
+    allocation_s: float = 1.0
+    process: subprocess.Popen[bytes] | None = None
+    work_dir: Path | None = None
+    options: tuple[str, ...] = field(default=())
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        if not self.secret:
+            return {}
+        token = base64.b64encode(f"{self.principal}:{self.secret}".encode()).decode()
+        return {"Authorization": f"Basic {token}"}
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        to: str | None = None,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        known: bool = True,
+    ) -> Answer:
+        """Send one request on a connection of its own; `headers` without a value are left out."""
+        connection = http.client.HTTPConnection(to or self.master, timeout=20)
+        try:
+            merged = {**(self.authorization if known else {}), **(headers or {})}
+            connection.request(method, path, body, merged)
+            got = connection.getresponse()
+            return Answer(got.status, got.headers, got.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, *, to: str | None = None) -> Answer:
+        return self.send("GET", path, to=to)
+
+    def post(self, path: str, call: Any, *, to: str | None = None) -> Answer:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        return self.send("POST", path, to=to, body=json.dumps(call), headers=headers)
+
+    def agents(self) -> dict[str, str]:
+        """Return agent id -> ip:port, from the master."""
+        listed = self.get("/slaves").json["slaves"]
+        return {each["id"]: each["pid"].partition("@")[2] for each in listed}
+
+    def read(self, agent_id: str, path: str) -> str:
+        """Return a file of a sandbox."""
+        answer = self.get(f"/files/download?path={quote(path)}", to=self.agents()[agent_id])
+        assert answer.status == 200, (path, answer)
+        return answer.text
+
+    def kill(self) -> None:
+        """End local Mesos without warning."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            assert self.process.wait(15) == 0
+
+
+def start(work_dir: Path, *options: str) -> Cluster:
+    """Start local Mesos on `work_dir` and return when it is ready."""
+    announced, known = work_dir / "announced", work_dir / "credentials"
+    announced.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "scale.localmesos", "--work-dir", str(work_dir)]
+    command += ["--announce-file", str(announced), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_for(lambda: announced.exists() or process.poll() is not None, "local Mesos to be ready")
+    assert process.poll() is None, "local Mesos ended at once"
+    principal, secret = known.read_text().split()
+    ready = json.loads(announced.read_text())
+    chosen = dict(zip(options[::2], options[1::2], strict=True))
+    return Cluster(
+        ready["master"],
+        principal,
+        secret,
+        ack_retry_s=float(chosen.get("--ack-retry-s", 10)),
+        heartbeat_s=float(chosen.get("--heartbeat-s", 15)),
+        allocation_s=float(chosen.get("--allocation-interval-s", 1)),
+        process=process,
+        work_dir=work_dir,
+        options=options,
+    )
+
+
+def given() -> Cluster:
+    """Return the cluster that the environment names."""
+    return Cluster(
+        ONLY_GIVEN,
+        os.environ.get("SCALE_TEST_MESOS_PRINCIPAL", ""),
+        os.environ.get("SCALE_TEST_MESOS_SECRET", ""),
+    )
+
+
+def wait_for(holds: Any, what: str, seconds: float = 10.0) -> None:
+    """Return when `holds()` is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.01)

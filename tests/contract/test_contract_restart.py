@@ -1,0 +1,156 @@
+"""What survives `kill -9` of local Mesos, and what does not live on after it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import contract_cluster
+import pytest
+from conftest import SHORT
+from contract_cluster import Cluster, wait_for
+from contract_framework import Framework
+
+pytestmark = pytest.mark.local_mesos("lost")
+Make = Callable[..., Framework]
+Start = Callable[..., Cluster]
+
+
+def restart(cluster: Cluster, start_local: Start) -> None:
+    """Kill and start again on the same folder and port; the cluster object stays."""
+    cluster.kill()
+    started = start_local("--port", cluster.master.partition(":")[2])
+    assert started.master == cluster.master
+    cluster.process = started.process
+
+
+def is_alive(mark: str) -> bool:
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "cmdline").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def running(framework: Framework, mark: str, **more: Any) -> dict[str, Any]:
+    task = framework.launch(f"exec sleep {mark}", **more)
+    framework.run_until(task, "TASK_RUNNING")
+    assert is_alive(f"sleep\0{mark}")
+    return task
+
+
+def test_ids_stay_and_a_task_that_died_is_told_as_gone(
+    start_local: Start, make_framework: Make
+) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    known, agents = framework.framework_id, set(cluster.agents())
+    task = running(framework, "31.4151")
+    restart(cluster, start_local)
+    framework.disconnect()
+    framework.subscribe()
+    assert framework.framework_id == known
+    assert set(cluster.agents()) == agents
+    framework.call("RECONCILE", reconcile={"tasks": [{"task_id": task["task_id"]}]})
+    statuses = [framework.status(task), framework.status(task)]
+    told = next(status for status in statuses if "uuid" in status)
+    assert (told["state"], told["reason"]) == ("TASK_GONE", "REASON_AGENT_RESTARTED")
+    assert {status["state"] for status in statuses} == {"TASK_GONE"}
+    framework.acknowledge(told)
+    assert not is_alive("sleep\0" + "31.4151")
+    framework.call("RECONCILE", reconcile={"tasks": [{"task_id": task["task_id"]}]})
+    assert framework.status(task)["state"] == "TASK_UNKNOWN"
+
+
+def test_a_legacy_framework_is_told_lost(start_local: Start, make_framework: Make) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster, capabilities=[]).subscribe()
+    task = running(framework, "31.4152")
+    restart(cluster, start_local)
+    framework.disconnect()
+    framework.subscribe()
+    assert framework.run_until(task)["state"] == "TASK_LOST"
+
+
+def test_a_result_that_was_not_acknowledged_is_told_again_after_the_restart(
+    start_local: Start, make_framework: Make
+) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    good, bad = framework.launch("true"), None
+    while (last := framework.status(good))["state"] != "TASK_FINISHED":
+        framework.acknowledge(last)
+    framework.call("REVIVE")
+    bad = framework.launch("exit 3")
+    first = framework.status(bad)
+    assert first["state"] == "TASK_STARTING"
+    wait_for(lambda: framework.output(bad) == "", "the sandbox")
+    restart(cluster, start_local)
+    framework.disconnect()
+    framework.subscribe()
+    repeated = framework.status(good)
+    assert (repeated["state"], repeated["uuid"]) == ("TASK_FINISHED", last["uuid"])
+    framework.acknowledge(repeated)
+    assert framework.run_until(bad)["state"] in ("TASK_FAILED", "TASK_GONE")
+
+
+def test_what_was_acknowledged_stays_forgotten(start_local: Start, make_framework: Make) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    task = framework.launch("echo kept")
+    framework.run_until(task)
+    framework.call("RECONCILE", reconcile={"tasks": []})
+    restart(cluster, start_local)
+    framework.disconnect()
+    framework.subscribe()
+    framework.none(lambda event: event["type"] == "UPDATE", 0.5)
+    assert framework.output(task) == "kept\n"
+
+
+def test_a_removed_framework_stays_removed(start_local: Start, make_framework: Make) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    framework.call("TEARDOWN")
+    framework.until(lambda event: event["type"] == "CLOSED")
+    cluster.get("/health")
+    restart(cluster, start_local)
+    framework.subscribe()
+    assert framework.seen[-1]["error"]["message"] == "Framework has been removed"
+    framework.stream_id = ""
+
+
+def test_no_process_of_a_task_outlives_a_killed_local_mesos(
+    start_local: Start, make_framework: Make
+) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    # One hides its environment, one its session, one both and its parent too.
+    task = framework.launch(
+        "env -i sleep 31.4154 & setsid sleep 31.4154 & (setsid sleep 31.4154 &) ; sleep 31.4154"
+    )
+    framework.run_until(task, "TASK_RUNNING")
+    wait_for(lambda: is_alive("sleep\00031.4154"), "the sleepers")
+    cluster.kill()
+    wait_for(lambda: not is_alive("sleep\00031.4154"), "the guard to kill them", 5)
+    framework.stream_id = ""
+
+
+def test_sigterm_ends_the_tasks_and_leaves_nothing(
+    start_local: Start, make_framework: Make
+) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    task = framework.launch("trap '' TERM; setsid sleep 31.4155 & while :; do sleep 0.1; done")
+    framework.run_until(task, "TASK_RUNNING")
+    wait_for(lambda: is_alive("sleep\00031.4155"), "the sleeper")
+    cluster.stop()
+    assert not is_alive("sleep\00031.4155")
+    assert not is_alive(str(cluster.work_dir))
+    framework.stream_id = ""
+
+
+def test_a_second_process_on_the_same_folder_is_refused(start_local: Start, tmp_path: Path) -> None:
+    start_local()
+    with pytest.raises(AssertionError, match="ended at once"):
+        contract_cluster.start(tmp_path, *SHORT)

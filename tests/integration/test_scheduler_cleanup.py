@@ -1,0 +1,130 @@
+"""Work folders of what ended badly are removed, and not for ever tried."""
+
+from collections.abc import Iterator
+
+import pytest
+from fake_gateway import Listed, Reconciled
+from scheduled import THREE_PHASES, Bench, bench, make_type, submit_many
+
+from scale.core.cluster import TaskRef, TaskSpec, TaskState
+from scale.job.models import JobExecution
+from scale.job.orders import CLEANUP_BATCH
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def scheduler(db: None) -> Iterator[Bench]:
+    with bench() as made:
+        yield made
+
+
+def failed(scheduler: Bench, count: int = 1) -> list[JobExecution]:
+    executions = submit_many(make_type(THREE_PHASES, max_tries=1, cpus_required=0.1), count)
+    scheduler.offer(mem=100_000)
+    scheduler.round(hint=True)
+    scheduler.gateway.take(Listed)
+    for task in scheduler.launched():
+        scheduler.tell(task.task_id, TaskState.FAILED)
+    for execution in executions:
+        execution.refresh_from_db()
+        assert (execution.state, execution.cleanup_owed) == ("failed", True)
+    return executions
+
+
+def cleanup(scheduler: Bench, **free: float) -> TaskSpec:
+    scheduler.offer(**free)  # type: ignore[arg-type]
+    scheduler.round()
+    [task] = scheduler.launched()
+    assert task.task_id.startswith("cleanup.")
+    return task
+
+
+def test_the_folder_of_a_failed_execution_is_removed_on_its_node(scheduler: Bench) -> None:
+    [execution] = failed(scheduler)
+    scheduler.offer("a2")
+    scheduler.round(hint=True)
+    scheduler.gateway.take(Listed)
+    assert scheduler.launched() == []
+    task = cleanup(scheduler)
+    assert task.agent_id == "a1"
+    assert str(execution.uuid) in task.command
+    execution.refresh_from_db()
+    assert execution.cleanup_task_id == task.task_id
+    scheduler.offer()
+    scheduler.round(hint=True)
+    assert scheduler.launched() == [], "one task at a time"
+    scheduler.tell(task.task_id, TaskState.RUNNING)
+    assert scheduler.killed() == []
+    scheduler.tell(task.task_id, TaskState.FINISHED)
+    execution.refresh_from_db()
+    assert not execution.cleanup_owed
+    scheduler.offer()
+    scheduler.round(hint=True)
+    assert scheduler.launched() == []
+
+
+def test_a_clean_up_that_fails_is_tried_five_times(scheduler: Bench) -> None:
+    [execution] = failed(scheduler)
+    for _ in range(5):
+        task = cleanup(scheduler)
+        scheduler.tell(task.task_id, TaskState.FAILED)
+    execution.refresh_from_db()
+    assert (execution.cleanup_owed, execution.cleanup_tries) == (False, 5)
+    scheduler.offer()
+    scheduler.round(hint=True)
+    assert scheduler.launched() == []
+
+
+def test_many_folders_are_removed_in_batches(scheduler: Bench) -> None:
+    executions = failed(scheduler, CLEANUP_BATCH + 3)
+    first = cleanup(scheduler)
+    scheduler.tell(first.task_id, TaskState.FINISHED)
+    second = cleanup(scheduler)
+    scheduler.tell(second.task_id, TaskState.FINISHED)
+    commands = first.command + second.command
+    assert [commands.count(str(each.uuid)) for each in executions] == [1] * len(executions)
+    assert not JobExecution.objects.filter(cleanup_owed=True).exists()
+
+
+def test_a_clean_up_that_does_not_fit_waits_for_room(scheduler: Bench) -> None:
+    failed(scheduler)
+    scheduler.offer(cpus=0.05)
+    scheduler.round()
+    assert scheduler.launched() == []
+    cleanup(scheduler)
+
+
+def test_a_clean_up_takes_its_room_from_the_offer(scheduler: Bench) -> None:
+    failed(scheduler)
+    waiting = submit_many(make_type(cpus_required=1.0), 2)
+    scheduler.offer(cpus=2)
+    scheduler.round(hint=True)
+    assert sum(task.needs.millicpus for task in scheduler.launched()) == 1100
+    assert [JobExecution.objects.get(pk=each.pk).state for each in waiting] == [
+        "starting",
+        "queued",
+    ]
+
+
+def test_a_clean_up_that_was_lost_with_a_crash_is_owed_again(scheduler: Bench) -> None:
+    [execution] = failed(scheduler)
+    task = cleanup(scheduler)
+    scheduler.restart()
+    asked = scheduler.subscribe()
+    assert Reconciled((TaskRef(task.task_id, "a1"),)) in asked
+    scheduler.tell(task.task_id, TaskState.GONE, uuid=None, reason="REASON_RECONCILIATION")
+    assert cleanup(scheduler).task_id != task.task_id
+    execution.refresh_from_db()
+    assert execution.cleanup_tries == 2
+
+
+def test_a_machine_with_a_new_agent_id_is_cleaned_all_the_same(scheduler: Bench) -> None:
+    failed(scheduler)
+    scheduler.gateway.machines = []
+    scheduler.machine("a1-new", hostname="host-a1")
+    scheduler.offer("a1-new")
+    scheduler.round()
+    scheduler.gateway.take(Listed)
+    [task] = scheduler.launched()
+    assert task.agent_id == "a1-new"
