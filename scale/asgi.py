@@ -38,7 +38,7 @@ class Application:
         from scale.api.logs import close_log_reader, log_reader
         from scale.api.streams import LogStreams
 
-        self._streams = LogStreams(log_reader())
+        self.streams = LogStreams(log_reader())
         self._close_log_reader = close_log_reader
         self._pages: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
         self._transfers: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
@@ -46,8 +46,8 @@ class Application:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http" and self._streams.takes(scope):
-            await self._streams(scope, receive, send)
+        elif scope["type"] == "http" and self.streams.takes(scope):
+            await self.streams(scope, receive, send)
         elif scope["path"].startswith(_TRANSFERS):
             await self._transfers(_decodable(scope), receive, send)
         else:
@@ -55,11 +55,11 @@ class Application:
 
     async def _live(self, receive: "Receive", send: "Send") -> None:
         await receive()
-        restore = _on_stop_signal(self._streams.stop)
+        restore = _on_stop_signal(self.streams.stop)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         restore()
-        self._streams.close()
+        self.streams.close()
         self._close_log_reader()
         for django in (self._pages, self._transfers):
             django.executor.shutdown(wait=False, cancel_futures=True)

@@ -110,7 +110,8 @@ def url(*schemes: str) -> Callable[[str], str]:
 
     def cast(text: str) -> str:
         parts = urlsplit(text)
-        if parts.scheme not in schemes or not parts.netloc:
+        somewhere = parts.netloc or (parts.scheme.endswith("+socket") and parts.path)
+        if parts.scheme not in schemes or not somewhere:
             raise ValueError("must be a URL like " + " or ".join(f"{s}://host" for s in schemes))
         return text.rstrip("/")
 

@@ -18,7 +18,10 @@ def logging_settings(style: str, level: str, *, colors: bool) -> dict[str, Any]:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)
+        # The default traceback shows local variables, and with them passwords.
+        else structlog.dev.ConsoleRenderer(
+            colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
     )
     chain = [*_SHARED, structlog.processors.format_exc_info] if style == "json" else [*_SHARED]
     return {

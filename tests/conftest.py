@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import django
 import pytest
+from django.conf import settings
 
 # Sockets have short paths only (107 bytes), so this is not below pytest's own folders.
 HOME = Path(tempfile.mkdtemp(prefix="scale-test-"))
@@ -32,16 +33,32 @@ with patch.dict(
 ):
     django.setup()
 
+# Else each test client lists all static files anew; found on demand they are the same ones.
+settings.WHITENOISE_AUTOREFRESH = True
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test with real transactions what the migrations made, and in the same way.
+
+    Django empties all tables after such a test. It then makes content types anew unless the test
+    has asked for a restored database, and the next one that does asks for the old ones: a clash.
+    """
+    for item in items:
+        marker = item.get_closest_marker("django_db")
+        options = marker.kwargs if marker else {}
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if options.get("transaction") or fixtures & {"transactional_db", "live_server"}:
+            restored = {**options, "transaction": True, "serialized_rollback": True}
+            item.add_marker(pytest.mark.django_db(**restored), append=False)
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> Iterator[None]:
     """Start the server; pytest-django asks for this before it makes the database."""
-    from django.conf import settings
-
     # Several runs may share a server that was given to us.
     settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = f"test_scale_{os.getpid()}"
     if GIVEN_DATABASE:

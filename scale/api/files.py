@@ -19,7 +19,7 @@ from scale.api.base import View, created, key_of, links, no_parameters
 from scale.api.errors import NotFound
 from scale.api.paging import page_of
 from scale.api.parameters import Query
-from scale.api.ranges import byte_range, read_range
+from scale.api.ranges import FilePart, byte_range
 from scale.api.schema import ID, listing, operation, paged
 from scale.api.uploads import most_bytes
 from scale.core.errors import InvalidInput
@@ -182,7 +182,7 @@ def _content(
     if head:
         return HttpResponse(status=status, headers=headers)
     stored = default_storage.open(file.storage_name)
-    return StreamingHttpResponse(read_range(stored, start, end), status=status, headers=headers)
+    return StreamingHttpResponse(FilePart(stored, start, end), status=status, headers=headers)
 
 
 urlpatterns = [

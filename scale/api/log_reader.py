@@ -32,7 +32,7 @@ INTERVAL_S: Final = 0.25
 BACK_OFF_S: Final = 2.0
 #: How long a log that is complete is taken from memory without a look at the database.
 COMPLETE_S: Final = 30.0
-CACHE_BYTES: Final = 64 * 1024 * 1024
+CACHE_BYTES: Final = 32 * 1024 * 1024
 _ENTRIES: Final = 10_000
 _BLOCK: Final = ArchivedLog.BLOCK_BYTES
 

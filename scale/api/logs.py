@@ -59,8 +59,8 @@ def close_log_reader() -> None:
 
 
 def _find(execution_id: int) -> Logs:
-    state = SchedulerState.objects.filter(pk=SchedulerState.ONLY).first()
-    return find_logs(execution_id, framework_id=state.framework_id if state else "")
+    known = SchedulerState.objects.values_list("framework_id", flat=True).first()
+    return find_logs(execution_id, framework_id=known or "")
 
 
 def _view(text: str, name: str) -> View:
@@ -166,7 +166,8 @@ class LogStream(base.View):
         operation_id="job_execution_log_stream",
         description="Server-sent events. `data` is a JSON string with text, `id` the offset of "
         "the byte after it; `Last-Event-ID` resumes there. `event: problem` says why bytes are "
-        "missing, `event: end` that nothing more will come: close the connection then.",
+        "missing, with an empty reason that they came back; `event: end` that nothing more will "
+        "come: close the connection then.",
         parameters=[OpenApiParameter("stream", str, enum=NAMES, default="stdout"), _OFFSET],
         responses={(200, "text/event-stream"): OpenApiTypes.STR},
     )

@@ -31,11 +31,18 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def read_range(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
-    """Read bytes `start` to `end` of an open file, then close it; memory stays small."""
-    with file:
-        file.seek(start)
-        left = end - start
-        while left > 0 and (chunk := file.read(min(left, _CHUNK_BYTES))):
+class FilePart:
+    """The bytes `start` to `end` of an open file, in pieces; `close` closes the file."""
+
+    def __init__(self, file: IO[bytes], start: int, end: int) -> None:
+        self._file, self._start, self._end = file, start, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(self._start)
+        left = self._end - self._start
+        while left > 0 and (chunk := self._file.read(min(left, _CHUNK_BYTES))):
             left -= len(chunk)
             yield chunk
+
+    def close(self) -> None:
+        self._file.close()

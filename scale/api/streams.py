@@ -65,6 +65,7 @@ class _Tail:
     """What the streams of one log share: the log as it is now, and the events made of it."""
 
     view: View
+    looking: asyncio.Task[None] = field(init=False)
     listeners: set[_Listener] = field(default_factory=set)
     events: dict[int, tuple[bytes, int]] = field(default_factory=dict)
 
@@ -100,6 +101,11 @@ class LogStreams:
                 await self._bytes(scope, pk, path["name"], send)
         except (ScaleError, NotFound) as error:
             await _answer(send, await self._in_thread(answer_to, scope, error))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody listens and nothing is being read."""
+        return not self._tails and not self._running
 
     def stop(self) -> None:
         """End all streams soon; for the event loop's thread. Later ones end at once."""
@@ -206,9 +212,7 @@ class LogStreams:
         tail = self._tails.get(key)
         if tail is None:
             tail = self._tails[key] = _Tail(view)
-            looking = asyncio.create_task(self._look(key, tail))
-            tail_task = self._running[key, "tail"] = looking
-            tail_task.add_done_callback(lambda _: self._running.pop((key, "tail"), None))
+            tail.looking = asyncio.create_task(self._look(key, tail))
         listener = _Listener()
         tail.listeners.add(listener)
         watching = asyncio.create_task(_until_gone(receive, listener))
@@ -218,16 +222,18 @@ class LogStreams:
             watching.cancel()
             tail.listeners.discard(listener)
             if not tail.listeners:
-                self._tails.pop(key, None)
+                del self._tails[key]
+                tail.looking.cancel()
 
     async def _look(self, key: tuple[int, str], tail: _Tail) -> None:
-        while self._tails.get(key) is tail and not self._is_stopping:
+        while not tail.view.is_complete:
             await asyncio.sleep(INTERVAL_S)
-            if tail.view.is_complete:
-                return
             try:
                 view = await self._view(*key)
             except NotFound:
+                for listener in tail.listeners:
+                    listener.is_gone = True
+                _wake(tail)
                 return
             except DatabaseError:
                 # Streams outlive a database that restarts.

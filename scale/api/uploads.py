@@ -37,12 +37,13 @@ class BoundedUploadHandler(FileUploadHandler):
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
-        # When the body turns out bad, Django closes what a handler has as `file`.
+        # Django closes what a handler has as `file` when it skips the part.
         self.file = ReceivedFile(self.file_name or "", self.content_type or UNKNOWN_MEDIA_TYPE)
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self._left -= len(raw_data)
         if self._left < 0:
+            self.file.close()
             raise self._too_large()
         self.file.add(raw_data)
 

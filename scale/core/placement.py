@@ -157,7 +157,7 @@ def _pool(offers: Iterable[Offer]) -> dict[str, Resources]:
     free: defaultdict[str, Resources] = defaultdict(Resources)
     for offer in offers:
         free[offer.agent_id] += offer.free
-    return dict(sorted(free.items()))
+    return free
 
 
 class _Nodes:

@@ -66,7 +66,6 @@ def mesos(local: LocalMesos, lock: int) -> Part:
         environment=plain(os.environ) | {"PYTHONUNBUFFERED": "1"},
         guard=local.guard,
         missing=local.missing,
-        grace_s=2.0,
         descriptors=(lock,),
     )
 
@@ -77,11 +76,11 @@ def scheduler(environment: Mapping[str, str], lock: int, web: tuple[str, int]) -
     async def missing(_pid: int) -> str | None:
         return probes.what_is_missing(*await probes.get(*web, "/readyz"))
 
-    return _ours("scheduler", environment, lock, missing=missing, probe_every_s=0.1)
+    return _ours("scheduler", environment, lock, missing=missing, probe_every_s=0.25, grace_s=1.0)
 
 
 def worker(environment: Mapping[str, str], lock: int, schedule: Path) -> Part:
-    return _ours("worker", environment, lock, "--schedule", str(schedule), grace_s=1.0)
+    return _ours("worker", environment, lock, "--schedule", str(schedule), grace_s=2.0)
 
 
 def web(environment: Mapping[str, str], lock: int, listening: int, at: tuple[str, int]) -> Part:

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 _ANSWER_S = 5.0
 _MOST_BYTES = 65536
+_WELL = {"ok", "not configured"}
 
 
 async def get(host: str, port: int, path: str) -> tuple[int, bytes]:
@@ -38,7 +39,8 @@ def what_is_missing(status: int, body: bytes) -> str | None:
     with suppress(ValueError):
         found = json.loads(body)
         if isinstance(found, dict):
-            return ", ".join(f"{name}: {text}" for name, text in found.items())
+            wrong = [f"{name} {text}" for name, text in found.items() if text not in _WELL]
+            return ", ".join(wrong)
     return f"web answers with status {status}" if status else "web does not answer"
 
 

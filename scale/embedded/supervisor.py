@@ -77,25 +77,12 @@ class Child:
     def __init__(self, part: Part, console: Console) -> None:
         loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
-        reading, writing = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                list(part.launch()),
-                stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                env=part.environment,
-                pass_fds=part.descriptors,
-                start_new_session=True,
-                preexec_fn=part.guard.preexec(),  # noqa: PLW1509  the loop runs in the main thread
-            )
+            self._process, log = _spawn(part)
         except OSError as error:
-            os.close(reading)
             raise CannotStart(f"{part.name} cannot be started: {error}") from None
-        finally:
-            os.close(writing)
         self.pid = self._process.pid
-        self._log = loop.create_task(_copy(reading, part.name, console))
+        self._log = loop.create_task(_copy(log, part.name, console))
         self._end = loop.create_task(self._wait())
 
     async def wait(self) -> int:
@@ -269,6 +256,29 @@ def how_it_ended(status: int) -> str:
     except ValueError:
         name = str(-status)
     return f"was killed by signal {name}"
+
+
+def _spawn(part: Part) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the process; return it and where to read what it writes."""
+    command = list(part.launch())
+    reading, writing = os.pipe()
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            env=part.environment,
+            pass_fds=part.descriptors,
+            start_new_session=True,
+            preexec_fn=part.guard.preexec(),  # noqa: PLW1509  the loop runs in the main thread
+        )
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    return process, reading
 
 
 async def _copy(descriptor: int, name: str, console: Console) -> None:

@@ -43,8 +43,8 @@ def for_settings(
 ) -> dict[str, str]:
     """Return the variables that complete `environ`; what its user set wins.
 
-    Web listens on `host`. `mesos` is None where the user names a cluster: its agents are other machines, about whose
-    folders and Python we know nothing.
+    Web listens on `host`. `mesos` is None where the user names a cluster: its agents are other
+    machines, about whose folders and Python we know nothing.
     """
     ours = {
         "SCALE_HOME": str(home.path),

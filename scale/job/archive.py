@@ -212,15 +212,16 @@ def _write_member(block: bytearray, file: IO[bytes]) -> int:
 
 
 def _storage_name(owed: _Owed, piece: Piece) -> str:
-    """Return a name that is the same each time, in a folder for each hour."""
+    """Return a name, the same each time; the folders are of hours, so that none grows for ever."""
     return f"logs/{owed.ended:%Y-%m-%d/%H}/{owed.uuid}.{piece.phase}.{piece.stream}.gz"
 
 
 def _store(name: str, file: IO[bytes]) -> str:
-    # Without a row for it, a file of this name is what a killed archiver left.
-    if default_storage.exists(name):
+    stored = default_storage.save(name, Content(file))
+    if stored != name:
+        # The name was taken, and no row has it: a killed archiver left that file.
         default_storage.delete(name)
-    return default_storage.save(name, Content(file))
+    return stored
 
 
 def _row(

@@ -119,7 +119,8 @@ class Interface:
 
     def template(self) -> Template:
         """Return the parsed command arguments; raises InvalidInput as `core.command.parse` does."""
-        return parse(self.command_arguments, [given.name for given in self.inputs])
+        names = [given.name for given in self.inputs]
+        return parse(self.command_arguments, names, command=self.command)
 
 
 def read_interface(document: Any) -> Interface:

@@ -62,7 +62,9 @@ def lock_executions(
         else JobExecution.objects.filter(uuid__in=uuids or ())
     )
     rows = (
-        chosen.select_related("job").select_for_update(of=("self", "job")).order_by("job_id", "id")
+        chosen.select_related("job", "stopping_error")
+        .select_for_update(of=("self", "job"))
+        .order_by("job_id", "id")
     )
     return {row.pk: row for row in rows}
 
@@ -128,6 +130,8 @@ def _apply(
         case _:
             _end_phase(execution, move, at)
     if move.event is Event.HOLD:
+        # It ended well before the kill for its time-out came through.
+        execution.stopping_since = execution.stopping_error = None
         execution.phase = (Phase.JOB if phase is Phase.PRE else Phase.POST).value
     if state in TERMINAL:
         _end(execution, move, errors, at)
@@ -257,7 +261,7 @@ _ALWAYS = ("state", "phase", "task_id", "deadline", "unreachable_since", "last_m
 _FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.LAUNCH: (*_PLACING, "command_arguments", "environment"),
     Event.START: tuple(f"{phase}_started" for phase in Phase),
-    Event.HOLD: _PHASE_ENDING,
+    Event.HOLD: (*_PHASE_ENDING, "stopping_since", "stopping_error"),
     Event.FINISH: (*_PHASE_ENDING, *_ENDING),
     Event.FAIL: (*_PHASE_ENDING, *_ENDING),
     Event.CANCEL: (*_PHASE_ENDING, *_ENDING),
@@ -411,7 +415,8 @@ def stop_executions(
             continue
         execution.stopping_since = execution.stopping_since or at
         execution.stopping_error = error
-        execution.deadline = None
+        if not execution.unreachable_since:  # else the patience with its node ends then
+            execution.deadline = None
         execution.last_modified = at
         changed.append(execution)
     update_rows(changed, ["stopping_since", "stopping_error", "deadline", "last_modified"])

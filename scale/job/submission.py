@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,8 @@ _OURS: Final = ("SCALE_", "MESOS_", "LIBPROCESS_")
 #: The steps program needs this much memory, whatever the job asks for.
 STEPS_MEM_MIB: Final = 64
 MAX_INPUT_FILES: Final = 1000
+#: The command line is one argument of `sh -c`, and Linux takes 128 KiB for one (execve(2)).
+MAX_QUOTED_BYTES: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,9 @@ def read_inputs(
             entries.append({"name": given.name, **_entry(given, value, files)})
         elif given.required:
             raise InvalidInput(f"inputs.{given.name}", "is required")
+    quoted = (shlex.quote(str(entry["value"])) for entry in entries if "value" in entry)
+    if sum(len(word.encode(errors="replace")) for word in quoted) > MAX_QUOTED_BYTES:
+        raise InvalidInput("inputs", f"the values together exceed {MAX_QUOTED_BYTES} bytes")
     return {"version": "1.0", "input_data": entries, "output_data": []}
 
 

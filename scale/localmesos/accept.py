@@ -20,10 +20,10 @@ def accept(master: Master, framework: Framework, call: Mapping[str, Any]) -> Non
         framework.offers[each] for each in dict.fromkeys(offer_ids) if each in framework.offers
     ]
     for offer in offers:
-        master.take_offer(framework, offer)
+        master.offers.take(framework, offer)
     if problem is not None:
         for offer in offers:
-            master.give_back(offer)
+            master.offers.give_back(offer)
         _drop(framework, operations, problem)
         return
     whole = total(offer.resources for offer in offers)
@@ -31,8 +31,8 @@ def accept(master: Master, framework: Framework, call: Mapping[str, Any]) -> Non
     if left:
         first = offers[0]
         rest = Offer("", first.framework_id, first.agent_id, first.role, left)
-        master.refuse(rest, call.get("filters", {}).get("refuse_seconds"))
-        master.give_back(rest)
+        master.offers.refuse(rest, call.get("filters", {}).get("refuse_seconds"))
+        master.offers.give_back(rest)
 
 
 def _offers_problem(framework: Framework, offer_ids: Sequence[str]) -> str | None:

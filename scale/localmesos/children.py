@@ -89,16 +89,19 @@ class Children:
         self._guard.add(process.pid)
         return process.pid
 
-    def members(self, root: int, mark: bytes) -> list[int]:
+    def members(self, root: int, directory: str) -> list[int]:
         """Return the living processes of a task: its root, what descends from it, its strays.
 
-        Strays are known by the session or by `mark`, a NAME=value of their environment.
+        Strays are known by their session, by MESOS_DIRECTORY, or by working or writing there.
         """
+        mark = os.fsencode(f"MESOS_DIRECTORY={directory}")
         found = tree.with_descendants([root]) if root in self._on_exit else []
         strays = [
             pid
             for pid in self._orphans()
-            if tree.session_of(pid) == root or tree.carries(pid, mark)
+            if tree.session_of(pid) == root
+            or tree.carries(pid, mark)
+            or tree.lives_in(pid, directory)
         ]
         return found + tree.with_descendants(strays)
 

@@ -118,7 +118,15 @@ def _extract(archive: Path) -> None:
 
 def _untar(archive: Path) -> None:
     with tarfile.open(archive) as opened:
-        opened.extractall(archive.parent, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            opened.extractall(archive.parent, filter="data")
+            return
+        # Python before 3.11.4: no links at all, for chains of them are hard to judge.
+        for member in opened.getmembers():
+            parts = PurePosixPath(member.name)
+            if parts.is_absolute() or ".." in parts.parts or not (member.isreg() or member.isdir()):
+                raise ValueError(f"'{member.name}' may lead out of the sandbox")
+        opened.extractall(archive.parent)  # noqa: S202 - every member was checked
 
 
 def _unzip(archive: Path) -> None:

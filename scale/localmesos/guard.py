@@ -1,17 +1,19 @@
 """A small process that outlives us: when we die without a farewell, it kills what our tasks left.
 
 It holds the read end of a pipe; the end of file means that local Mesos is gone. The process ids of
-the tasks stand in a shared memory file, so that it sleeps until then. Run as a script with the
-standard library only.
+the tasks stand in a shared memory file, so that it sleeps until then. It also holds a lock until it
+has done its work, so that it cannot take the tasks of our successor for ours. Run as a script with
+the standard library only.
 """
 
+import fcntl
 import os
-import select
 import signal
 import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,21 +29,24 @@ class Guard:
         self._arguments = [str(work_dir), docker or "", label]
         self._table = os.memfd_create("localmesos-tasks", os.MFD_CLOEXEC)
         self._alive, self._write_end = os.pipe2(os.O_CLOEXEC)
+        self._lock_path = work_dir / "guard.lock"
         self._slots: dict[int, int] = {}
         self._free: list[int] = []
         self.pid = 0
 
     def start(self) -> None:
         """Start the process, anew if it was killed."""
-        inherited = (self._alive, self._table)
+        locked = lock(self._lock_path)
+        inherited = (self._alive, self._table, locked)
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, *map(str, inherited), *self._arguments],
+            [sys.executable, "-I", "-S", __file__, *map(str, inherited[:2]), *self._arguments],
             stdin=subprocess.DEVNULL,
             cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath)},
             pass_fds=inherited,
             start_new_session=True,
         )
+        os.close(locked)  # the process holds the lock alone from here on
         self.pid = process.pid
         process.returncode = 0  # reaped with all other children: see children.py
 
@@ -57,8 +62,24 @@ class Guard:
             os.pwrite(self._table, _SLOT.pack(0), slot * _SLOT.size)
 
     def close(self) -> None:
-        """Let the process go; the caller has killed everything itself."""
+        """Let the process go in peace; the caller has killed everything itself."""
+        os.write(self._write_end, b"x")
         os.close(self._write_end)
+
+
+def lock(path: Path) -> int:
+    """Return a descriptor that holds the lock `path`, as do all that inherit it.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _table_pids(table: int) -> set[int]:
@@ -66,8 +87,20 @@ def _table_pids(table: int) -> set[int]:
     return {pid for (pid,) in _SLOT.iter_unpack(data) if pid}
 
 
-def _left_behind(mark: bytes, tasks: set[int]) -> set[int]:
-    """Return every process that carries our mark, is in a task's session, or descends from one."""
+def _lives_in(entry: Path, work_dir: str) -> bool:
+    """Tell whether a process works or writes in a sandbox."""
+    for link in ("cwd", "fd/1", "fd/2"):
+        try:
+            if str((entry / link).readlink()).startswith(f"{work_dir}/slaves/"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _left_behind(work_dir: str, tasks: set[int]) -> set[int]:
+    """Return what carries our mark, is in a task's session or sandbox, or descends from such."""
+    mark = f"MESOS_DIRECTORY={work_dir}/".encode()
     me, parent, found = os.getpid(), {}, set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == me:
@@ -80,7 +113,7 @@ def _left_behind(mark: bytes, tasks: set[int]) -> set[int]:
         if fields[0] == b"Z":
             continue
         pid, parent[int(entry.name)] = int(entry.name), int(fields[1])
-        if mark in environ or int(fields[3]) in tasks:
+        if mark in environ or int(fields[3]) in tasks or _lives_in(entry, work_dir):
             found.add(pid)
     while more := {pid for pid, above in parent.items() if above in found} - found:
         found |= more
@@ -88,16 +121,16 @@ def _left_behind(mark: bytes, tasks: set[int]) -> set[int]:
 
 
 def _kill_processes(work_dir: str, tasks: set[int]) -> None:
-    mark = f"MESOS_DIRECTORY={work_dir}/".encode()
+    for group in tasks:  # most are gone at once: what ends now by itself ends untold
+        with suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
     for _ in range(ROUNDS):
-        left = _left_behind(mark, tasks)
+        left = _left_behind(work_dir, tasks)
         if not left:
             return
         for pid in left:
-            try:
+            with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
         time.sleep(0.05)
 
 
@@ -115,9 +148,8 @@ def main(arguments: list[str]) -> None:
     alive, table, work_dir, docker, label = arguments
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    poller = select.poll()
-    poller.register(int(alive), 0)  # POLLHUP comes unasked, nothing else does
-    poller.poll()
+    if os.read(int(alive), 1):
+        return  # a farewell: nothing is left to do
     _kill_processes(work_dir, _table_pids(int(table)))
     if docker and Path(docker).exists():
         _kill_containers(docker, label)

@@ -60,6 +60,7 @@ class Journal:
         self._lines: list[bytes] = []
         self._waiting: list[Callback] = []
         self._flushing = False
+        self._replacing = False
         self._scheduled = False
         self._thread = ThreadPoolExecutor(1, "journal")
         self._fd = -1
@@ -87,7 +88,7 @@ class Journal:
             self._fd = -1
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._flushing:
+        if not self._scheduled and not self._replacing:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -101,14 +102,15 @@ class Journal:
             self._fail(error)
 
     def _write_or_replace(self) -> None:
-        if self._end > self._limit:
+        if self._end > self._limit and not self._flushing:
             # Lines that wait may be missing in the snapshot or be told twice: replay bears both.
             data = self._snapshot_bytes() + b"".join(line + b"\n" for line in self._lines)
             self._lines.clear()
+            self._replacing = True
             self._in_thread(self._replace, data)
             return
         self._write()
-        if self._waiting:
+        if self._waiting and not self._flushing:
             self._in_thread(os.fdatasync, self._fd)
 
     def _in_thread(self, work: Callable[[Any], None], argument: object) -> None:
@@ -118,7 +120,7 @@ class Journal:
         done.add_done_callback(lambda future: self._flushed(future, callbacks))
 
     def _flushed(self, future: "asyncio.Future[None]", callbacks: list[Callback]) -> None:
-        self._flushing = False
+        self._flushing = self._replacing = False
         try:
             future.result()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The master: frameworks, their offers and tasks, and what passes between them and the agents."""
+"""The master: frameworks and their tasks, and what passes between them and the agents."""
 
 import asyncio
 import itertools
@@ -14,9 +14,10 @@ from typing import Any, Final
 import orjson
 
 from scale.localmesos.agent import Agent
-from scale.localmesos.allocator import Allocator, Client, Grant, refuse_seconds
-from scale.localmesos.framework import Framework, Offer
+from scale.localmesos.allocator import Client
+from scale.localmesos.framework import Framework
 from scale.localmesos.journal import Journal
+from scale.localmesos.offers import OfferBook
 from scale.localmesos.stream import EventStream, event
 from scale.localmesos.tasks import Launch
 from scale.localmesos.updates import Update
@@ -62,21 +63,25 @@ class Master:
         self.completed: dict[str, Framework] = {}
         self.agents: dict[str, Agent] = {}
         self.agent_ids: list[str] = []  # all that ever were, in order
-        self.allocator = Allocator()
+        self.offers = OfferBook(
+            self.master_id,
+            self.frameworks,
+            self.agents,
+            shortest_refusal_s=periods.allocation_s,
+            timeout_s=periods.offer_timeout_s,
+        )
+        self.allocator = self.offers.allocator
         self.counts: dict[str, int] = {}
         self._journal = journal
         self._periods = periods
         self._framework_numbers = itertools.count()
-        self._offer_numbers = itertools.count()
-        self._allocation_due = False
-        self._filter_timer: asyncio.TimerHandle | None = None
 
     # --- agents --------------------------------------------------------------------------------
 
     def add_agent(self, agent: Agent) -> None:
         self.agents[agent.place.agent_id] = agent
         self.allocator.add_agent(agent.place.agent_id, agent.place.resources)
-        self.request_allocation()
+        self.offers.request_allocation()
 
     def forward(self, update: Update) -> None:
         """Pass an agent's update to its framework, if that is connected."""
@@ -91,7 +96,7 @@ class Master:
     def release(self, launch: Launch) -> None:
         """Take back what an ended task had; it is offered again at once."""
         self.allocator.give_back(launch.framework_id, launch.agent_id, launch.resources)
-        self.request_allocation()
+        self.offers.request_allocation()
 
     def count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -130,7 +135,7 @@ class Master:
         if framework.stream is not None:
             framework.send(b"ERROR", b"error", b'{"message":"Framework failed over"}')
             framework.stream.end()
-        self._withdraw_offers(framework)
+        self.offers.withdraw(framework)
         framework.stop_timers()
         framework.adopt(info)
         framework.recovered = False
@@ -155,7 +160,7 @@ class Master:
         self._beat(framework)
         for agent in self.agents.values():
             agent.streams.resend(framework.framework_id)
-        self.request_allocation()
+        self.offers.request_allocation()
 
     def _subscribed(self, framework: Framework) -> dict[str, Any]:
         return {
@@ -191,9 +196,9 @@ class Master:
         framework.unregistered = time.time()
         framework.stop_timers()
         self.allocator.clients[framework.framework_id].active = False
-        self._withdraw_offers(framework)
+        self.offers.withdraw(framework)
         self._await_return(framework)
-        self.request_allocation()
+        self.offers.request_allocation()
 
     def _await_return(self, framework: Framework) -> None:
         timeout_s = framework.info.get("failover_timeout", 0.0)
@@ -209,7 +214,7 @@ class Master:
             return
         framework.stop_timers()
         framework.unregistered = time.time()
-        self._withdraw_offers(framework)
+        self.offers.withdraw(framework)
         if framework.stream is not None:
             framework.stream.end()
             framework.stream = None
@@ -224,111 +229,7 @@ class Master:
         self._journal.append(orjson.dumps({"k": "removed", "id": framework_id}))
         for agent in self.agents.values():
             agent.remove_framework(framework_id)
-        self.request_allocation()
-
-    # --- offers --------------------------------------------------------------------------------
-
-    def request_allocation(self) -> None:
-        """Allocate once, after everything that this turn of the loop changes."""
-        if not self._allocation_due:
-            self._allocation_due = True
-            asyncio.get_running_loop().call_soon(self._allocate)
-
-    def _allocate(self) -> None:
-        self._allocation_due = False
-        now = asyncio.get_running_loop().time()
-        offered: dict[str, list[Offer]] = {}
-        for grant in self.allocator.allocate(now):
-            offered.setdefault(grant.framework_id, []).append(self._new_offer(grant))
-        for framework_id, offers in offered.items():
-            framework = self.frameworks[framework_id]
-            listed = [self._offer_json(framework, offer) for offer in offers]
-            framework.send(b"OFFERS", b"offers", orjson.dumps({"offers": listed}))
-        self._wait_for_filters(now)
-
-    def _wait_for_filters(self, now: float) -> None:
-        if self._filter_timer is not None:
-            self._filter_timer.cancel()
-            self._filter_timer = None
-        due = self.allocator.next_expiry(now)
-        if due is not None:
-            loop = asyncio.get_running_loop()
-            self._filter_timer = loop.call_at(due, self.request_allocation)
-
-    def _new_offer(self, grant: Grant) -> Offer:
-        offer = Offer(
-            f"{self.master_id}-O{next(self._offer_numbers)}",
-            grant.framework_id,
-            grant.agent_id,
-            grant.role,
-            grant.resources,
-        )
-        self.frameworks[grant.framework_id].offers[offer.offer_id] = offer
-        if self._periods.offer_timeout_s > 0:
-            loop = asyncio.get_running_loop()
-            offer.timer = loop.call_later(self._periods.offer_timeout_s, self._rescind, offer)
-        return offer
-
-    def _offer_json(self, framework: Framework, offer: Offer) -> dict[str, Any]:
-        place = self.agents[offer.agent_id].place
-        multi_role = "MULTI_ROLE" in framework.capabilities
-        listed: dict[str, Any] = {
-            "id": {"value": offer.offer_id},
-            "framework_id": {"value": framework.framework_id},
-            "agent_id": {"value": offer.agent_id},
-            "hostname": place.hostname,
-            "url": {
-                "scheme": "http",
-                "address": {"hostname": place.hostname, "ip": place.ip, "port": place.port},
-                "path": "/slave(1)",
-            },
-            "resources": offer.resources.as_json(offer.role if multi_role else None),
-        }
-        if multi_role:
-            listed["allocation_info"] = {"role": offer.role}
-        return listed
-
-    def _rescind(self, offer: Offer) -> None:
-        framework = self.frameworks.get(offer.framework_id)
-        if framework is None or offer.offer_id not in framework.offers:
-            return
-        self.take_offer(framework, offer)
-        rescinded = orjson.dumps({"offer_id": {"value": offer.offer_id}})
-        framework.send(b"RESCIND", b"rescind", rescinded)
-        self.give_back(offer)
-
-    def take_offer(self, framework: Framework, offer: Offer) -> None:
-        """Make an offer invalid; what becomes of its resources is the caller's business."""
-        del framework.offers[offer.offer_id]
-        if offer.timer is not None:
-            offer.timer.cancel()
-
-    def give_back(self, offer: Offer) -> None:
-        self.allocator.give_back(offer.framework_id, offer.agent_id, offer.resources)
-        self.request_allocation()
-
-    def _withdraw_offers(self, framework: Framework) -> None:
-        for offer in list(framework.offers.values()):
-            self.take_offer(framework, offer)
-            self.give_back(offer)
-
-    def decline(
-        self, framework: Framework, offer_ids: Iterable[str], asked_s: float | None
-    ) -> None:
-        for offer_id in offer_ids:
-            offer = framework.offers.get(offer_id)
-            if offer is not None:
-                self.take_offer(framework, offer)
-                self.refuse(offer, asked_s)
-                self.give_back(offer)
-
-    def refuse(self, offer: Offer, asked_s: float | None) -> None:
-        """Keep offers with no more than this one from its framework for a while."""
-        now = asyncio.get_running_loop().time()
-        until = now + refuse_seconds(asked_s, self._periods.allocation_s)
-        self.allocator.decline(
-            offer.framework_id, offer.role, offer.agent_id, offer.resources, until
-        )
+        self.offers.request_allocation()
 
     # --- tasks ---------------------------------------------------------------------------------
 

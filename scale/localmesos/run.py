@@ -55,11 +55,6 @@ class Run:
         return bool(self.launch.info.get("container", {}).get("type") == "DOCKER")
 
     @property
-    def mark(self) -> bytes:
-        """Return what the environment of every process of this task holds."""
-        return os.fsencode(f"MESOS_DIRECTORY={self.directory}")
-
-    @property
     def mem_asked(self) -> int:
         """Return the bytes that the task asked for, 0 if it named no memory."""
         limits = self.launch.info.get("limits", {})

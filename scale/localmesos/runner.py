@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import os
-import pwd
 import signal
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Executor
 from resource import struct_rusage
 from typing import Any, Final, Protocol
 
-from scale.localmesos import docker, fetcher, memory, sandbox, tree
+from scale.localmesos import docker, fetcher, launching, memory, sandbox, tree
 from scale.localmesos import run as runs
-from scale.localmesos.children import Children, Owner, Program
+from scale.localmesos.children import Children
 from scale.localmesos.place import Place
 from scale.localmesos.run import Phase, Run
 from scale.localmesos.status import Cause
@@ -77,7 +76,7 @@ class Runner:
 
     def members(self, run: Run) -> list[int]:
         """Return the living processes of a task."""
-        return self._children.members(run.pid, run.mark) if run.pid else []
+        return self._children.members(run.pid, run.directory) if run.pid else []
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -89,10 +88,12 @@ class Runner:
     async def _prepare(self, run: Run) -> None:
         """Fetch the URIs and look for the docker engine, then start."""
         try:
-            self._make_sandbox(run)
+            launching.make_sandbox(self._place, run)
             uris = run.launch.info.get("command", {}).get("uris", ())
             if uris:
-                order = fetcher.Order(tuple(uris), run.directory, _owner(run), run.cancel_fetch)
+                order = fetcher.Order(
+                    tuple(uris), run.directory, launching.owner_of(run), run.cancel_fetch
+                )
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._threads, fetcher.fetch_all, order)
             if run.is_docker:
@@ -104,27 +105,22 @@ class Runner:
         else:
             self._start(run)
 
-    def _make_sandbox(self, run: Run) -> None:
-        launch, root = run.launch, self._place.root
-        run.directory = sandbox.create(root, launch.framework_id, launch.task_id, run.container_id)
-        owner = _owner(run)
-        if owner is not None:
-            os.chown(run.directory, owner.uid, owner.gid)
-
     def _start(self, run: Run) -> None:
         if run.killed:
             self._never_started(run, "Killed before it was started")
             return
         try:
             if not run.directory:
-                self._make_sandbox(run)
-            owner = _owner(run)
-            output = sandbox.open_output(run.directory, owner)
+                launching.make_sandbox(self._place, run)
+            output = sandbox.open_output(run.directory, launching.owner_of(run))
         except (OSError, LookupError) as error:
             self._never_started(run, str(error))
             return
         try:
-            run.pid = self._spawn(run, output, owner)
+            program = launching.program(self._place, self._docker, run, output)
+            run.pid = self._children.spawn(
+                program, lambda wait_status, usage: self._exited(run, wait_status, usage)
+            )
         except (OSError, ValueError) as error:
             os.write(output.stderr, f"{error}\n".encode())
             self._listener.tell(run, "TASK_STARTING", EXECUTOR, Cause())
@@ -133,22 +129,6 @@ class Runner:
             self._started(run)
         finally:
             output.close()
-
-    def _spawn(self, run: Run, output: sandbox.Sandbox, owner: Owner | None) -> int:
-        env = runs.environment(run, self._place.address)
-        executable = None
-        if run.is_docker:
-            # The client runs as we do; it carries the mark by which it is found.
-            command = self._docker.argv(run, env)
-            env, owner = {**os.environ, "MESOS_DIRECTORY": run.directory}, None
-        else:
-            command, executable = runs.argv(run.launch.info.get("command", {}))
-        program = Program(
-            command, executable, run.directory, env, output.stdout, output.stderr, owner
-        )
-        return self._children.spawn(
-            program, lambda wait_status, usage: self._exited(run, wait_status, usage)
-        )
 
     def _started(self, run: Run) -> None:
         run.phase = Phase.RUNNING
@@ -250,19 +230,3 @@ class Runner:
         run.end_state = state
         run.stop_timers()
         self._listener.ended(run, state, source, cause)
-
-
-def _owner(run: Run) -> Owner | None:
-    """Return whom the task runs as, None for ourselves (--switch_user of the Mesos agent).
-
-    Raises:
-        LookupError: there is no such user on this machine.
-    """
-    name = run.launch.info.get("command", {}).get("user") or run.launch.user
-    if os.geteuid() != 0 or name in ("", "root"):
-        return None
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        raise LookupError(f"Failed to get user information for '{name}'") from None
-    return Owner(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))

@@ -144,7 +144,7 @@ def _invalid(text: str) -> Refused:
 def _decline(master: Master, framework: Framework, call: Call) -> None:
     declined = call["decline"]
     offer_ids = [each["value"] for each in declined.get("offer_ids", ())]
-    master.decline(framework, offer_ids, declined.get("filters", {}).get("refuse_seconds"))
+    master.offers.decline(framework, offer_ids, declined.get("filters", {}).get("refuse_seconds"))
 
 
 def _roles(framework: Framework, call: Call, payload: str) -> list[str] | None:
@@ -157,7 +157,7 @@ def _revive(master: Master, framework: Framework, call: Call) -> None:
     roles = _roles(framework, call, "revive")
     if roles is not None:
         master.allocator.revive(framework.framework_id, roles)
-        master.request_allocation()
+        master.offers.request_allocation()
 
 
 def _suppress(master: Master, framework: Framework, call: Call) -> None:

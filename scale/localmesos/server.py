@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +20,7 @@ import uvicorn
 from scale.localmesos import docker, options, recovery, routes, sandbox, tree
 from scale.localmesos.agent import Agent, Tools
 from scale.localmesos.children import Children
-from scale.localmesos.guard import Guard
+from scale.localmesos.guard import Guard, lock
 from scale.localmesos.http import Application, Credentials
 from scale.localmesos.journal import Journal
 from scale.localmesos.master import Address, Master, Periods
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 THREADS: Final = 8  # fetches and deletions at a time
 KEEP_ALIVE_S: Final = 86400  # Mesos never closes an idle connection
 LAST_WORDS_S: Final = 1
+GUARD_S: Final = 20.0
 
 
 class Listener(uvicorn.Server):
@@ -95,15 +96,30 @@ def credentials(path: Path) -> Credentials:
     return Credentials(principal, secret)
 
 
-def lock(work_dir: Path) -> int:
-    """Keep a second process out of the work folder; the lock ends with this process."""
-    fd = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def take_over(work_dir: Path) -> int:
+    """Keep a second process out of the work folder; return the lock, which ends with this process.
+
+    Waits for the guard of a predecessor that was killed, until that has killed what was left.
+
+    Raises:
+        RuntimeError: another process uses the folder.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fd = lock(work_dir / "lock")
     except BlockingIOError:
-        os.close(fd)
         raise RuntimeError(f"another local Mesos uses {work_dir}") from None
-    return fd
+    deadline = time.monotonic() + GUARD_S
+    while True:
+        try:
+            os.close(lock(work_dir / "guard.lock"))
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"the tasks of an earlier run in {work_dir} still live"
+                ) from None
+            time.sleep(0.02)
+        else:
+            return fd
 
 
 class Cluster:
@@ -220,9 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = options.parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        given.work_dir.mkdir(parents=True, exist_ok=True)
-        given.work_dir.chmod(0o711)
-        locked = lock(given.work_dir)
+        # Tasks of other users pass through it; they cannot list it.
+        given.work_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        locked = take_over(given.work_dir)
         known = credentials(given.credentials_file)
         asyncio.run(_run(given, known))
     except (OSError, RuntimeError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Final
 
 from scale.localmesos.http import JSON, Receive, Send
@@ -28,6 +27,7 @@ class EventStream:
         self._size = 0
         self._wake = asyncio.Event()
         self._open = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
         self._ended = False
         self._gone = False
 
@@ -39,6 +39,8 @@ class EventStream:
         if self._size > MAX_BACKLOG:
             logger.warning("a subscriber does not read its events and is cut off")
             self._gone = True
+            if self._writer is not None:
+                self._writer.cancel()
         self._wake.set()
 
     def open(self) -> None:
@@ -56,22 +58,28 @@ class EventStream:
         headers = [(b"Mesos-Stream-Id", self.stream_id.encode()), (b"Content-Type", JSON)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         watcher = asyncio.create_task(self._watch(receive))
+        self._writer = asyncio.create_task(self._write(send))
         try:
-            while not self._gone and (self._records or not self._ended):
-                if self._records:
-                    data = b"".join(self._records)
-                    self._records.clear()
-                    self._size = 0
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-                else:
-                    self._wake.clear()
-                    await self._wake.wait()
-            await send({"type": "http.response.body", "body": b""})
+            await self._writer
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
         finally:
             self._gone = True
             watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
+            self._writer.cancel()
+
+    async def _write(self, send: Send) -> None:
+        while not self._gone and (self._records or not self._ended):
+            if self._records:
+                data = b"".join(self._records)
+                self._records.clear()
+                self._size = 0
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            else:
+                self._wake.clear()
+                await self._wake.wait()
+        await send({"type": "http.response.body", "body": b""})
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -67,6 +67,18 @@ def carries(pid: int, mark: bytes) -> bool:
         return False
 
 
+def lives_in(pid: int, directory: str) -> bool:
+    """Tell whether a process works in a folder, or writes its output there."""
+    for link in ("cwd", "fd/1", "fd/2"):
+        try:
+            target = os.readlink(f"/proc/{pid}/{link}")  # noqa: PTH115 - hot, and a plain string
+        except OSError:
+            continue
+        if target == directory or target.startswith(f"{directory}/"):
+            return True
+    return False
+
+
 def resident(pids: Iterable[int]) -> int:
     """Return the bytes that the processes hold, shared pages counted once per process."""
     pages = 0

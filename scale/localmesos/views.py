@@ -11,6 +11,7 @@ from scale.localmesos.framework import Framework
 from scale.localmesos.master import CAPABILITIES, VERSION, Master
 from scale.localmesos.resources import Resources, total
 from scale.localmesos.run import MEM_ALLOWANCE, Phase, Run, executor_name
+from scale.localmesos.status import TERMINAL
 from scale.localmesos.tasks import Task
 
 View = dict[str, Any]
@@ -28,13 +29,13 @@ STATES: Final = (
 )  # fmt: skip
 
 
-def used_by(frameworks: Iterable[Framework], agent_id: str | None = None) -> Resources:
-    """Return what live tasks use, on one agent or on all."""
+def used_by(frameworks: Iterable[Framework]) -> Resources:
+    """Return what live tasks use."""
     return total(
         task.launch.resources
         for framework in frameworks
         for task in framework.tasks.values()
-        if agent_id in (None, task.launch.agent_id)
+        if task.state not in TERMINAL
     )
 
 
@@ -116,9 +117,11 @@ def _offer_view(framework: Framework, offer_id: str) -> View:
     }
 
 
-def slave_view(agent: Agent, frameworks: Iterable[Framework], *, full: bool) -> View:
-    place, known = agent.place, list(frameworks)
-    used, offered = used_by(known, place.agent_id), offered_to(known, place.agent_id)
+def slave_view(master: Master, agent: Agent, *, full: bool) -> View:
+    place = agent.place
+    offered = offered_to(master.frameworks.values(), place.agent_id)
+    # Also what tasks of removed frameworks still hold until their processes are gone.
+    used = place.resources - master.allocator.pools[place.agent_id].free - offered
     view: View = {
         "id": place.agent_id,
         "hostname": place.hostname,
@@ -145,10 +148,9 @@ def slave_view(agent: Agent, frameworks: Iterable[Framework], *, full: bool) -> 
 
 
 def slaves_view(master: Master, slave_id: str | None) -> View:
-    frameworks = master.frameworks.values()
     return {
         "slaves": [
-            slave_view(agent, frameworks, full=True)
+            slave_view(master, agent, full=True)
             for agent_id, agent in master.agents.items()
             if slave_id in (None, agent_id)
         ],
@@ -177,7 +179,7 @@ def master_state(master: Master) -> View:
             "hostname": address.hostname,
         },
         "flags": {},
-        "slaves": [slave_view(agent, frameworks, full=False) for agent in master.agents.values()],
+        "slaves": [slave_view(master, agent, full=False) for agent in master.agents.values()],
         "recovered_slaves": [],
         "frameworks": [framework_view(each) for each in frameworks],
         "completed_frameworks": [framework_view(each) for each in master.completed.values()],

@@ -2,9 +2,9 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db.models import F
 
@@ -14,7 +14,7 @@ from scale.job.orders import CLEANUP_BATCH, cleanup_task
 
 logger = logging.getLogger(__name__)
 
-CLEANUP_PREFIX: Final = "cleanup."
+_PREFIX: Final = "cleanup"
 #: At most this many work folders are looked at in a round.
 _ROUND_LIMIT: Final = 1000
 _MAX_TRIES: Final = 5
@@ -32,24 +32,44 @@ def owed_cleanups(agent_ids: Iterable[str]) -> dict[str, list[JobExecution]]:
     return owed
 
 
+def cleanups_wait() -> bool:
+    """Return whether a machine that is there owes a clean-up; one query."""
+    return JobExecution.objects.filter(
+        cleanup_owed=True, cleanup_task_id="", node__is_online=True
+    ).exists()
+
+
 def start_cleanup(agent_id: str, executions: Sequence[JobExecution]) -> TaskSpec:
     """Note that a task removes the folders of up to CLEANUP_BATCH executions; return the task."""
     batch = executions[:CLEANUP_BATCH]
-    task_id = f"{CLEANUP_PREFIX}{uuid4()}"
+    task_id = f"{_PREFIX}.{uuid4()}"
     JobExecution.objects.filter(pk__in=[row.pk for row in batch]).update(
         cleanup_task_id=task_id, cleanup_tries=F("cleanup_tries") + 1
     )
     return cleanup_task(task_id, agent_id, batch)
 
 
-def note_cleanups(updates: Iterable[TaskUpdate]) -> None:
-    """Store the ends of clean-up tasks; what did not end well is owed again."""
+def is_cleanup(task_id: str) -> bool:
+    """Return whether a task may be one of `start_cleanup`; the cluster may tell of anything."""
+    prefix, _, number = task_id.partition(".")
+    try:
+        return prefix == _PREFIX and str(UUID(number)) == number
+    except ValueError:
+        return False
+
+
+def note_cleanups(updates: Collection[TaskUpdate]) -> set[str]:
+    """Store the ends of clean-up tasks; return those that nobody owes, though they may live.
+
+    What did not end well is owed again.
+    """
     done, again = [], []
     for update in updates:
         if update.state is TaskState.FINISHED:
             done.append(update.task_id)
         elif update.state not in ALIVE and update.state is not TaskState.UNREACHABLE:
             again.append(update.task_id)
+    strays = _strays({update.task_id for update in updates if update.state in ALIVE})
     if done:
         JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=done).update(
             cleanup_owed=False
@@ -60,3 +80,11 @@ def note_cleanups(updates: Iterable[TaskUpdate]) -> None:
         failed.update(cleanup_task_id="")
         if left:
             logger.error("work folders could not be removed", extra={"folders": left})
+    return strays
+
+
+def _strays(task_ids: set[str]) -> set[str]:
+    if not task_ids:
+        return set()
+    owed = JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=task_ids)
+    return task_ids.difference(owed.values_list("cleanup_task_id", flat=True))

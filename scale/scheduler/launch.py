@@ -5,21 +5,27 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from django.conf import settings
 
 from scale.core.cluster import Offer, TaskRef, TaskSpec
 from scale.core.lifecycle import Event, State
 from scale.core.placement import Launch, plan
+from scale.core.reasons import WaitCode
 from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType, JobTypeRevision
 from scale.job.orders import CLEANUP_NEEDS, assign, files_of, recipe_of
 from scale.job.services import Move, Placed, lock_executions, move_executions
-from scale.scheduler.cleanup import owed_cleanups, start_cleanup
+from scale.scheduler.cleanup import cleanups_wait, owed_cleanups, start_cleanup
 from scale.scheduler.leader import Leadership
 from scale.scheduler.snapshot import LAUNCH_LIMIT, snapshot
 
 logger = logging.getLogger(__name__)
+
+_NOT_FOR_WANT_OF_OFFERS: Final = frozenset(
+    {WaitCode.SCHEDULER_PAUSED, WaitCode.MAX_SCHEDULED_REACHED}
+)
 
 
 @dataclass(slots=True)
@@ -65,7 +71,9 @@ def decide(
         launches = planned.launches[:LAUNCH_LIMIT]
         decided.full = len(planned.launches) > len(launches) or len(launches) == LAUNCH_LIMIT
         _store(launches, node_ids, decided, now)
-        decided.waits |= bool(planned.reasons or planned.holding_reasons)
+        decided.waits |= bool(planned.holding_reasons) or any(
+            reason.code not in _NOT_FOR_WANT_OF_OFFERS for reason in planned.reasons.values()
+        )
         decided.reserved = planned.reserved
     for offer in offers:
         if offer.agent_id in decided.tasks:
@@ -85,7 +93,7 @@ def _place_cleanups(offers: Sequence[Offer], decided: Decided) -> list[Offer]:
             )
             free = free - CLEANUP_NEEDS
         left.append(_with_free(offer, free))
-    decided.waits = bool(owed)
+    decided.waits = cleanups_wait()
     return left
 
 

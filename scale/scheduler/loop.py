@@ -4,7 +4,7 @@ import logging
 import os
 import selectors
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -34,12 +34,14 @@ from scale.scheduler.leader import Leadership
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.offers import OfferBook
 from scale.scheduler.reconcile import Reconciler
+from scale.scheduler.snapshot import something_waits
 from scale.scheduler.stops import (
     KILL_AGAIN_S,
     expire,
     leave_agent,
     live_tasks,
     next_deadline,
+    return_agents,
     tasks_to_kill,
 )
 from scale.scheduler.updates import apply_updates
@@ -48,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 #: The leader shows a sign of life this often.
 HEARTBEAT_S: Final = 5.0
+#: After a call that failed nothing is tried for this long, unless something happens.
+CALL_AGAIN_S: Final = 1.0
 #: Waiting work asks for offers again after this time, in case a hint was missed.
 REVIVE_AGAIN_S: Final = 30.0
 
@@ -86,6 +90,7 @@ class SchedulerLoop:
         self._waits = False
         self._offers_new = False
         self._again = False
+        self._call_failed = False
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -114,7 +119,8 @@ class SchedulerLoop:
     def start(self) -> None:
         """Read what is remembered and begin to subscribe."""
         state = SchedulerState.objects.get()
-        self._node_ids = dict(Node.objects.values_list("slave_id", "pk"))
+        online = Node.objects.filter(is_online=True)
+        self._node_ids = dict(online.values_list("slave_id", "pk"))
         self._gateway.start(state.framework_id or None)
 
     def round(self) -> float:
@@ -124,7 +130,7 @@ class SchedulerLoop:
 
     def _round(self) -> None:
         self._wanted |= self._leadership.heard()
-        self._again = False
+        self._again = self._call_failed = False
         self._hear(self._gateway.drain())
         self._expire()
         self._beat()
@@ -137,7 +143,11 @@ class SchedulerLoop:
             self._reconcile()
         except GatewayError as error:
             # Whether the cluster heard is unknown; the next connection reconciles.
-            logger.warning("the cluster could not be told", extra={"reason": str(error)})
+            self._failed("the cluster could not be told", error)
+
+    def _failed(self, what: str, error: GatewayError) -> None:
+        self._call_failed = True
+        logger.warning(what, extra={"reason": str(error)})
 
     # What arrived.
 
@@ -170,7 +180,7 @@ class SchedulerLoop:
                 self._gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
         except GatewayError as error:
             # Unacknowledged updates come again; strays are reported again at reconciliation.
-            logger.warning("updates were not acknowledged", extra={"reason": str(error)})
+            self._failed("updates were not acknowledged", error)
 
     def _stand(self, event: Subscribed | Disconnected | Deposed | FrameworkRemoved) -> None:
         """Take in how the framework now stands with the master."""
@@ -194,11 +204,14 @@ class SchedulerLoop:
             SchedulerState.objects.update(
                 framework_id=event.framework_id, master=event.master, is_connected=True
             )
+        self._reconciler.begin(now_s=self._monotonic())
         try:
-            self._register(self._gateway.agents())
-            self._reconcile_all()
+            agents = self._gateway.agents()
         except GatewayError as error:
-            logger.warning("the agents are not known yet", extra={"reason": str(error)})
+            self._failed("the agents are not known yet", error)
+        else:
+            self._register(agents)
+            self._miss(self._node_ids.keys() - {agent.agent_id for agent in agents})
         logger.info("subscribed", extra={"framework": event.framework_id, "master": event.master})
 
     def _disconnected(self) -> None:
@@ -206,18 +219,29 @@ class SchedulerLoop:
             logger.warning("the connection to the master ended")
         self._connected = False
         self._book.clear()
+        self._kills_sent.clear()
         self._reconciler.pause()
         with self._leadership.fenced():
             SchedulerState.objects.update(is_connected=False)
 
     def _agent_lost(self, agent_id: str) -> None:
         self._book.drop_agent(agent_id)
-        self._node_ids.pop(agent_id, None)
-        mark_offline([agent_id])
+        self._miss([agent_id])
         now = self._now()
         grace = timedelta(seconds=settings.SCALE_UNREACHABLE_GRACE_S)
         leave_agent(agent_id, self._leadership, grace_until=now + grace, now=now)
         logger.warning("an agent left", extra={"agent": agent_id})
+
+    def _miss(self, agent_ids: Collection[str]) -> None:
+        """Note that these agents are not there; their next offers make them known again.
+
+        What runs on them is told of by updates: a new master may not know its agents yet.
+        """
+        for agent_id in agent_ids:
+            self._node_ids.pop(agent_id, None)
+        if agent_ids:
+            with self._leadership.fenced():
+                mark_offline(agent_ids)
 
     def _know_agents(self) -> None:
         """Make nodes of agents that offer something and are not known.
@@ -229,7 +253,7 @@ class SchedulerLoop:
         try:
             self._register(self._gateway.agents())
         except GatewayError as error:
-            logger.warning("the agents could not be listed", extra={"reason": str(error)})
+            self._failed("the agents could not be listed", error)
         self._register(self._strangers())
 
     def _strangers(self) -> list[Agent]:
@@ -242,7 +266,9 @@ class SchedulerLoop:
     def _register(self, agents: list[Agent]) -> None:
         if not agents:
             return
-        nodes = register_agents(agents, at=self._now())
+        with self._leadership.fenced():
+            nodes = register_agents(agents, at=self._now())
+            return_agents([agent.agent_id for agent in agents], now=self._now())
         self._node_ids |= {node.slave_id: node.pk for node in nodes}
 
     # What is to be done.
@@ -270,23 +296,25 @@ class SchedulerLoop:
                 self._kills_sent[task.task_id] = self._monotonic()
 
     def _place(self) -> None:
+        wanted, self._wanted = self._wanted, False
+        offers_new, self._offers_new = self._offers_new, False
         offers = self._book.offers()
-        if offers and (self._wanted or (self._waits and self._offers_new)):
+        if offers and (wanted or (self._waits and offers_new)):
             decided = decide(
                 offers, self._node_ids, self._leadership, reserved=self._reserved, now=self._now()
             )
             self._reserved = decided.reserved
-            self._waits, self._again = decided.waits, self._again or decided.full
+            self._waits = decided.waits
+            if decided.full:  # the next round goes on with the offers that are left
+                self._wanted = self._again = True
             self._launch(decided)
-        elif self._wanted:
-            self._waits = True  # something may wait; the next offers will tell
-        self._offers_new = False
+        elif wanted:
+            self._waits = something_waits()  # the next offers will tell more
         since_s = self._monotonic() - self._revived_s
-        if self._waits and self._declined and (self._wanted or since_s >= REVIVE_AGAIN_S):
+        if self._waits and self._declined and (wanted or since_s >= REVIVE_AGAIN_S):
             self._gateway.revive()
             self._declined = False
             self._revived_s = self._monotonic()
-        self._wanted = False
 
     def _launch(self, decided: Decided) -> None:
         launched = {task.task_id: task for task in decided.launched()}
@@ -324,15 +352,16 @@ class SchedulerLoop:
     def _reconcile_all(self) -> None:
         """Ask about every task that should live, and for every task that the cluster knows."""
         self._reconciler.ask(live_tasks(), now_s=self._monotonic())
-        self._reconciler.began(now_s=self._monotonic())
         self._gateway.reconcile(())
+        self._reconciler.began(now_s=self._monotonic())
 
     # When to look again.
 
     def _pause_s(self) -> float:
         """Return how long nothing needs to be done, in seconds, if nothing happens."""
+        least_s = CALL_AGAIN_S if self._call_failed else 0.0
         if self._again or self._stopping:
-            return 0.0
+            return least_s
         now_s = self._monotonic()
         times = [self._heartbeat_s + HEARTBEAT_S]
         oldest_s = self._book.oldest_s()
@@ -345,4 +374,4 @@ class SchedulerLoop:
         deadline = next_deadline()
         if deadline is not None:
             times.append(now_s + (deadline - self._now()).total_seconds())
-        return max(0.0, min(times) - now_s)
+        return max(least_s, min(times) - now_s)

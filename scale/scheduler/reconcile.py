@@ -30,6 +30,10 @@ class Reconciler:
         self._retry_s = FIRST_RETRY_S
         self._next = now_s if self._open else None
 
+    def begin(self, *, now_s: float) -> None:
+        """Have a full reconciliation begun now; it stays due until it was."""
+        self._next_full = now_s
+
     def began(self, *, now_s: float) -> None:
         """Note that a full reconciliation was begun."""
         self._next_full = now_s + FULL_EVERY_S

@@ -13,6 +13,7 @@ from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType, values
 from scale.job.orders import phase_needs
 from scale.node.models import Node
+from scale.scheduler.cleanup import cleanups_wait
 from scale.scheduler.models import SchedulerState
 
 #: At most this many executions start in a round; more wait for the next, which follows at once.
@@ -54,6 +55,15 @@ SELECT head.id, shape.job_type_id, head.priority, shape.millicpus, shape.mem, sh
 """
 
 
+def something_waits() -> bool:
+    """Return whether anything might start if there were offers; three queries at most."""
+    return (
+        JobExecution.objects.filter(state=State.QUEUED.value).exists()
+        or JobExecution.objects.filter(state=State.HOLDING.value).exists()
+        or cleanups_wait()
+    )
+
+
 def waiting_shapes() -> list[Shape]:
     """Return which shapes wait; one query."""
     with connection.cursor() as cursor:
@@ -69,8 +79,10 @@ def heads(wanted: Mapping[Shape, int]) -> list[Waiting]:
         (shape.job_type_id, shape.needs.millicpus, shape.needs.mem_mib, shape.needs.disk_mib, count)
         for shape, count in wanted.items()
     ]
+    # Heads of shapes that fit nowhere must not crowd out what fits.
+    limit = 2 * LAUNCH_LIMIT + len(columns)
     with connection.cursor() as cursor:
-        cursor.execute(_HEADS, [*map(list, zip(*columns, strict=True)), 2 * LAUNCH_LIMIT])
+        cursor.execute(_HEADS, [*map(list, zip(*columns, strict=True)), limit])
         return [
             Waiting(
                 execution_id=row[0],

@@ -1,8 +1,10 @@
 """What ran out of time, and the kills that are repeated until their tasks are gone."""
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import Final
+
+from django.conf import settings
 
 from scale.core.cluster import TaskRef
 from scale.core.lifecycle import HAS_TASK, Event, Phase, State
@@ -39,10 +41,7 @@ def expire(leadership: Leadership, *, now: datetime) -> int:
         late = [row for row in rows.values() if row.deadline and row.deadline <= now]
         lost = [row for row in late if row.unreachable_since]
         held = [row for row in late if not row.unreachable_since and row.state == State.HOLDING]
-        moves = [
-            Move(row.pk, Event.FAIL, error="node-lost", message="the node stayed out of reach")
-            for row in lost
-        ] + [
+        moves = [_lost(row) for row in lost] + [
             Move(
                 row.pk,
                 Event.FAIL,
@@ -55,6 +54,16 @@ def expire(leadership: Leadership, *, now: datetime) -> int:
         settled = {move.execution_id for move in moves}
         _stop_late((row for row in late if row.pk not in settled), now)
     return len(late)
+
+
+def _lost(row: JobExecution) -> Move:
+    """Return how an execution ends whose node stayed out of reach."""
+    message = "the node stayed out of reach"
+    if not row.stopping_since:
+        return Move(row.pk, Event.FAIL, error="node-lost", message=message)
+    if row.stopping_error is None:
+        return Move(row.pk, Event.CANCEL, message=message)
+    return Move(row.pk, Event.FAIL, error=row.stopping_error.name, message=message)
 
 
 def _stop_late(rows: Iterable[JobExecution], now: datetime) -> None:
@@ -100,3 +109,12 @@ def leave_agent(
         JobExecution.objects.filter(
             agent_id=agent_id, state=State.HOLDING.value, unreachable_since=None
         ).update(unreachable_since=now, deadline=grace_until)
+
+
+def return_agents(agent_ids: Collection[str], *, now: datetime) -> None:
+    """Let executions between phases on agents that are there wait for room, as they did before."""
+    JobExecution.objects.filter(
+        agent_id__in=agent_ids, state=State.HOLDING.value, unreachable_since__isnull=False
+    ).update(
+        unreachable_since=None, deadline=now + timedelta(seconds=settings.SCALE_HOLD_TIMEOUT_S)
+    )

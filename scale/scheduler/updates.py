@@ -1,7 +1,7 @@
 """What the cluster said of tasks, brought into the database in one transaction."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,14 +9,14 @@ from uuid import UUID
 from django.conf import settings
 
 from scale.core.cluster import ALIVE, TaskRef, TaskState, TaskUpdate
-from scale.core.lifecycle import HAS_TASK, Event, Phase, State
+from scale.core.lifecycle import Event, Phase, State
 from scale.core.updates import LiveExecution, Verdict, judge
 from scale.job.bulk import update_rows
 from scale.job.documents import read_error_mapping
 from scale.job.models import JobExecution, JobType
 from scale.job.orders import phase_limit
 from scale.job.services import Move, lock_executions, move_executions
-from scale.scheduler.cleanup import CLEANUP_PREFIX, note_cleanups
+from scale.scheduler.cleanup import is_cleanup, note_cleanups
 from scale.scheduler.leader import Leadership
 
 
@@ -26,6 +26,14 @@ class Applied:
 
     kills: list[TaskRef] = field(default_factory=list)
     ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What of a job type matters for an update."""
+
+    exit_code_errors: Mapping[int, str]
+    uses_docker: bool
 
 
 def apply_updates(
@@ -39,20 +47,30 @@ def apply_updates(
     applied = Applied()
     waves, cleanups = _in_waves(updates, applied)
     with leadership.fenced():
-        note_cleanups(cleanups)
+        strays = note_cleanups(cleanups)
         rows = lock_executions(uuids={uuid for wave in waves for uuid in wave})
         by_uuid = {row.uuid: row for row in rows.values()}
-        types = _job_types(rows.values()) if rows else {}
+        kinds = _kinds(rows.values()) if rows else {}
         for wave in waves:
-            moves = []
+            moves: list[Move] = []
+            reach: list[JobExecution] = []
             for uuid, update in wave.items():
                 row = by_uuid.get(uuid)
                 if row is None:
                     _kill_stray(update, applied)
                     continue
-                moves += _moves(row, types[row.job_type_id], update, applied, now)
+                verdict = judge(_live(row, kinds[row.job_type_id]), update)
+                if verdict.kill:
+                    applied.kills.append(TaskRef(update.task_id, update.agent_id or row.agent_id))
+                if _reach_changed(row, update, verdict, now):
+                    reach.append(row)
+                moves += _moves(row, update, verdict, now)
+            update_rows(reach, ["unreachable_since", "deadline"])
             move_executions(moves, at=now, locked=rows)
             applied.ended |= any(move.event is not Event.START for move in moves)
+    for update in cleanups:
+        if update.task_id in strays:
+            _kill_stray(update, applied)
     applied.ended |= bool(cleanups)
     return applied
 
@@ -65,7 +83,7 @@ def _in_waves(
     seen: dict[UUID, int] = defaultdict(int)
     cleanups = []
     for update in updates:
-        if update.task_id.startswith(CLEANUP_PREFIX):
+        if is_cleanup(update.task_id):
             cleanups.append(update)
             continue
         try:
@@ -86,21 +104,55 @@ def _kill_stray(update: TaskUpdate, applied: Applied) -> None:
         applied.kills.append(TaskRef(update.task_id, update.agent_id))
 
 
-def _job_types(rows: Iterable[JobExecution]) -> dict[int, JobType]:
-    ids = {row.job_type_id for row in rows}
-    return JobType.objects.only("error_mapping", "uses_docker").in_bulk(ids)
+def _kinds(rows: Iterable[JobExecution]) -> dict[int, _Kind]:
+    types = JobType.objects.only("error_mapping", "uses_docker").in_bulk(
+        {row.job_type_id for row in rows}
+    )
+    return {
+        pk: _Kind(read_error_mapping(job_type.error_mapping or {}), job_type.uses_docker)
+        for pk, job_type in types.items()
+    }
 
 
-def _moves(
-    row: JobExecution, job_type: JobType, update: TaskUpdate, applied: Applied, now: datetime
-) -> list[Move]:
-    verdict = judge(_live(row, job_type), update)
-    if verdict.kill:
-        applied.kills.append(TaskRef(update.task_id, update.agent_id or row.agent_id))
-    if verdict.unreachable:
-        _out_of_reach(row, now)
-    elif row.unreachable_since and update.state in ALIVE and update.task_id == row.task_id:
-        _back_in_reach(row, now)
+def _live(row: JobExecution, kind: _Kind) -> LiveExecution:
+    return LiveExecution(
+        state=State(row.state),
+        phase=Phase(row.phase),
+        first_phase=row.first_phase,
+        last_phase=row.last_phase,
+        task_id=row.task_id,
+        exit_code_errors=kind.exit_code_errors,
+        stopping=row.stopping_since is not None,
+        stopping_error=row.stopping_error.name if row.stopping_error else None,
+        uses_docker=kind.uses_docker,
+    )
+
+
+def _reach_changed(row: JobExecution, update: TaskUpdate, verdict: Verdict, now: datetime) -> bool:
+    """Note on the row that its node went out of reach or came back; return whether it did."""
+    if verdict.unreachable and row.unreachable_since is None:
+        row.unreachable_since = now
+        row.deadline = now + timedelta(seconds=settings.SCALE_UNREACHABLE_GRACE_S)
+        return True
+    ours = update.state in ALIVE and update.task_id == row.task_id
+    if ours and row.unreachable_since:
+        row.unreachable_since = None
+        row.deadline = _deadline_of_task(row, now)
+        return True
+    return False
+
+
+def _deadline_of_task(row: JobExecution, now: datetime) -> datetime | None:
+    """Return the deadline of a task that came back; the time out of reach counts."""
+    if row.stopping_since:
+        return None
+    started, limit = getattr(row, f"{row.phase}_started"), phase_limit(row)
+    if started is None:
+        return now + timedelta(seconds=settings.SCALE_STAGING_TIMEOUT_S)
+    return started + limit if limit else None
+
+
+def _moves(row: JobExecution, update: TaskUpdate, verdict: Verdict, now: datetime) -> list[Move]:
     if verdict.event is None:
         return []
     return [
@@ -115,49 +167,19 @@ def _moves(
     ]
 
 
-def _live(row: JobExecution, job_type: JobType) -> LiveExecution:
-    return LiveExecution(
-        state=State(row.state),
-        phase=Phase(row.phase),
-        first_phase=row.first_phase,
-        last_phase=row.last_phase,
-        task_id=row.task_id,
-        exit_code_errors=read_error_mapping(job_type.error_mapping or {}),
-        stopping=row.stopping_since is not None,
-        stopping_error=row.stopping_error.name if row.stopping_error else None,
-        uses_docker=job_type.uses_docker,
-    )
-
-
 def _message(verdict: Verdict, update: TaskUpdate) -> str:
-    if verdict.message or verdict.event is Event.START:
-        return verdict.message
-    return "" if update.state is TaskState.FINISHED else update.state.value
+    text = verdict.message
+    if not text and update.state is not TaskState.FINISHED and verdict.event is not Event.START:
+        text = update.state.value
+    # What PostgreSQL does not take as text, and what could so stop every later update.
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _deadline(row: JobExecution, event: Event, now: datetime) -> datetime | None:
     """Return when the scheduler must look at the execution again after `event`."""
-    if row.stopping_since:
-        return None
-    if event is Event.START:
-        limit = phase_limit(row)
-        return now + limit if limit else None
     if event in {Event.HOLD, Event.BOUNCE_TO_HOLD}:
         return now + timedelta(seconds=settings.SCALE_HOLD_TIMEOUT_S)
+    if event is Event.START and not row.stopping_since:
+        limit = phase_limit(row)
+        return now + limit if limit else None
     return None
-
-
-def _out_of_reach(row: JobExecution, now: datetime) -> None:
-    if row.unreachable_since is None:
-        row.unreachable_since = now
-        row.deadline = now + timedelta(seconds=settings.SCALE_UNREACHABLE_GRACE_S)
-        update_rows([row], ["unreachable_since", "deadline"])
-
-
-def _back_in_reach(row: JobExecution, now: datetime) -> None:
-    """Take up the phase's deadline again; the time out of reach counts."""
-    row.unreachable_since = None
-    started = getattr(row, f"{row.phase}_started")
-    limit = phase_limit(row)
-    row.deadline = started + limit if started and limit and State(row.state) in HAS_TASK else None
-    update_rows([row], ["unreachable_since", "deadline"])

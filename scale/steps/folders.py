@@ -24,7 +24,7 @@ def make_work_folder(folder: Path) -> None:
         raise FilesystemFailure(f"what an earlier try left in {folder} cannot be removed")
     os.umask(0o077)
     try:
-        folder.mkdir(parents=True, mode=0o700)
+        folder.mkdir(parents=True)
         os.umask(0o022)
         (folder / "inputs").mkdir()
         (folder / "outputs").mkdir()

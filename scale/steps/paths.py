@@ -62,6 +62,7 @@ def open_inside(folder: Path, parts: tuple[str, ...]) -> int:
             here = below
         _refuse_link(parts[-1], here)
         _refuse_special(os.stat(parts[-1], dir_fd=here, follow_symlinks=False))
+        # Should a pipe have taken its place since, opening must not wait for a writer.
         opened = os.open(parts[-1], flags | os.O_NONBLOCK, dir_fd=here)
     finally:
         os.close(here)

@@ -42,7 +42,10 @@ def start_local(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 
 
 @pytest.fixture
-def make_framework(cluster: Cluster) -> Iterator[Callable[..., Framework]]:
+def make_framework(
+    cluster: Cluster, start_local: Callable[..., Cluster]
+) -> Iterator[Callable[..., Framework]]:
+    """Make frameworks; they leave before a cluster of the test's own stops."""
     made: list[Framework] = []
 
     def make(on: Cluster | None = None, **info: Any) -> Framework:

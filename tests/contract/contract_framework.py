@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from contract_cluster import Answer, Cluster
+from contract_cluster import Answer, Cluster, wait_for
 
 Event = dict[str, Any]
 TERMINAL = {
@@ -38,6 +38,7 @@ class Framework:
         }
         self.events: queue.Queue[Event] = queue.Queue()
         self.seen: list[Event] = []
+        self.unused: list[dict[str, Any]] = []  # offers that no test has asked for yet
         self.framework_id = self.info.get("id", {}).get("value", "")
         self.stream_id = ""
         self._socket: socket.socket | None = None
@@ -64,6 +65,9 @@ class Framework:
 
     def subscribe(self, **subscribe: Any) -> "Framework":
         """Subscribe, take note of the ids and read events in the background."""
+        self.disconnect()
+        self._calls.close()
+        self.unused.clear()
         self._stream = self.open(**subscribe)
         assert self._stream.status == 200, self._stream.read()
         self.stream_id = self._stream.headers["Mesos-Stream-Id"]
@@ -91,9 +95,15 @@ class Framework:
     def close(self) -> None:
         """Tear the framework down and leave."""
         if self.framework_id and self.stream_id:
-            self.call("TEARDOWN")
+            with suppress(ConnectionError):  # the test may have killed its cluster
+                self.call("TEARDOWN")
+                wait_for(self._left_nothing, "the end of the framework's tasks")
         self.disconnect()
         self._calls.close()
+
+    def _left_nothing(self) -> bool:
+        slaves = self.cluster.get("/slaves").json["slaves"]
+        return not any(slave["used_resources"]["cpus"] for slave in slaves)
 
     def next(self, seconds: float = 10.0) -> Event:
         try:
@@ -101,6 +111,8 @@ class Framework:
         except queue.Empty:
             raise AssertionError(f"no event within {seconds} s; before: {self.seen[-3:]}") from None
         self.seen.append(event)
+        if event["type"] == "OFFERS":
+            self.unused += event["offers"]["offers"]
         return event
 
     def until(self, wanted: Callable[[Event], Any], seconds: float = 10.0) -> Event:
@@ -145,12 +157,12 @@ class Framework:
 
     def offer(self, seconds: float = 10.0, cpus: float = 0.0) -> dict[str, Any]:
         """Return the next offer with at least `cpus`."""
-
-        def enough(event: Event) -> bool:
-            return event["type"] == "OFFERS" and cpus_of(event["offers"]["offers"][0]) >= cpus
-
-        offers = self.until(enough, seconds)["offers"]["offers"]
-        return dict(offers[0])
+        while True:
+            for offer in self.unused:
+                if cpus_of(offer) >= cpus:
+                    self.unused.remove(offer)
+                    return offer
+            self.until(is_offers, seconds)
 
     def accept(
         self, offers: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]], refuse: float = 0.0

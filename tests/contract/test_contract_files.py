@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from contract_cluster import Answer, Cluster
+from contract_cluster import Answer, Cluster, wait_for
 from contract_framework import Framework
 
 SCRIPT = (
@@ -198,7 +198,5 @@ def test_an_old_sandbox_is_deleted_and_then_404(
     framework.call("REVIVE")
     alive = framework.launch("sleep 100")
     framework.run_until(alive, "TASK_RUNNING")
-    from contract_cluster import wait_for
-
     wait_for(lambda: cluster.get(url, to=agent).status == 404, "the deletion")
     assert cluster.get(f"/files/browse?path={framework.sandbox(alive)}", to=agent).status == 200

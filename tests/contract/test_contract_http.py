@@ -14,7 +14,8 @@ INFO = {"user": "root", "name": "x"}
 
 def refused(cluster: Cluster, status: int, text: str, body: Any, **headers: str) -> None:
     sent = body if isinstance(body, str) else json.dumps(body)
-    merged = {name.replace("_", "-"): value for name, value in {**JSON, **headers}.items() if value}
+    changed = {name.replace("_", "-"): value for name, value in headers.items()}
+    merged = {name: value for name, value in {**JSON, **changed}.items() if value}
     answer = cluster.send("POST", "/api/v1/scheduler", body=sent, headers=merged)
     assert (answer.status, text in answer.text) == (status, True), answer
 

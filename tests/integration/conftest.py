@@ -1,24 +1,20 @@
 """Factories that go through the services, and the check that rows agree with their histories."""
 
-import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from scale.core.lifecycle import MOVES, TERMINAL, Event, Phase, State
 from scale.core.resources import Resources
-from scale.error.models import Error
 from scale.job.models import ExecutionEvent, Job, JobExecution, JobType
 from scale.job.services import Move, Placed, cancel_job, move_executions
 from scale.job.submission import JobRequest, create_job_type, submit_jobs
 from scale.node.models import Node
-from scale.scheduler.models import SchedulerState
 
 _numbers = itertools.count(1)
 
@@ -38,17 +34,9 @@ def rows_agree_with_their_histories(request: pytest.FixtureRequest) -> Iterator[
         yield
         return
     request.getfixturevalue("db")  # of the kind that the test's marker says
-    _restore_what_migrations_made()
     yield
     problems = [text for row in JobExecution.objects.all() for text in disagreements(row)]
     assert problems == []
-
-
-def _restore_what_migrations_made() -> None:
-    """Bring back what a test with real transactions has flushed."""
-    if not Error.objects.exists():
-        importlib.import_module("scale.error.migrations.0002_builtin_errors").add(apps, None)
-    SchedulerState.objects.get_or_create(pk=SchedulerState.ONLY)
 
 
 def disagreements(row: JobExecution) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from email.message import Message
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import uvicorn
@@ -28,6 +29,9 @@ from scale.job.submission import JobRequest, create_job_type, submit_jobs
 from scale.mesos.files import MAX_LENGTH
 from scale.node.models import Node
 from scale.scheduler.models import SchedulerState
+
+if TYPE_CHECKING:
+    from scale.api.streams import LogStreams
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 FRAMEWORK = "framework-7"
@@ -45,7 +49,8 @@ THREE_PHASES: Mapping[str, Any] = {
 class FakeAgent:
     """An agent's READ_FILE over real files, as `/frameworks/...` below `root`.
 
-    `page` is the most that it returns at once; `status` is answered instead if it is set.
+    `page` is the most that it returns at once; `status` is answered instead if it is set;
+    a path that has `refused` in it gets 500.
     """
 
     def __init__(self, root: Path) -> None:
@@ -53,6 +58,7 @@ class FakeAgent:
         self.reads: Counter[str] = Counter()
         self.page = MAX_LENGTH
         self.status = 0
+        self.refused = ""
         self._heard = threading.Condition()
         agent = self
 
@@ -87,8 +93,8 @@ class FakeAgent:
         with self._heard:
             self.reads[path] += 1
             self._heard.notify_all()
-        if self.status:
-            return self.status, b"no"
+        if self.status or (self.refused and self.refused in path):
+            return self.status or 500, b"no"
         file = self.root / path.lstrip("/")
         if not file.is_file():
             return 404, b""
@@ -115,6 +121,14 @@ def running_agent(root: Path) -> Iterator[FakeAgent]:
         yield agent
     finally:
         agent.close()
+
+
+def wait_until(true: Callable[[], bool], timeout_s: float = 10) -> None:
+    """Wait for what other threads or processes bring about and nobody announces."""
+    deadline = monotonic() + timeout_s
+    while not true():
+        assert monotonic() < deadline
+        sleep(0.005)
 
 
 def make_node(agent: FakeAgent, **fields: Any) -> Node:
@@ -255,8 +269,8 @@ class Events:
 
 
 @contextmanager
-def running_web() -> Iterator[int]:
-    """Run our ASGI application under uvicorn in a thread; yield its port.
+def running_web() -> Iterator[tuple[int, "LogStreams"]]:
+    """Run our ASGI application under uvicorn in a thread; yield its port and its streams.
 
     It may serve many tests: what it remembers is by ids, and no test has those of another.
     """
@@ -265,14 +279,16 @@ def running_web() -> Iterator[int]:
     before = set(threading.enumerate())
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen(512)
+        application = Application()
         config = uvicorn.Config(
-            Application(), log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=1
+            application, log_config=None, lifespan="on", ws="none", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            yield listener.getsockname()[1]
+            yield listener.getsockname()[1], application.streams
         finally:
             server.should_exit = True
             thread.join()

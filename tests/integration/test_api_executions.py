@@ -225,9 +225,9 @@ def test_the_order_is_that_of_the_last_change_unless_told(
     assert order("order=-job_type__name") == order("order=-job__job_type__name") == [older, newer]
 
 
-@pytest.mark.parametrize("field", sorted(EXECUTION_ORDER))
-def test_every_offered_order_works(field: str, api: APIClient, db: None) -> None:
-    assert api.get(f"/job-executions/?order={field}&order=-{field}").status_code == 200
+def test_every_offered_order_works(api: APIClient, db: None) -> None:
+    for field in EXECUTION_ORDER:
+        assert api.get(f"/job-executions/?order={field}&order=-{field}").status_code == 200, field
 
 
 def test_pages_lead_to_each_other_and_keep_the_other_parameters(
@@ -317,10 +317,12 @@ def test_a_list_takes_two_queries_and_the_details_one(
     executions = [make_execution(state) for state in (*State, *State)]
     with django_assert_num_queries(2):
         assert len(api.get("/job-executions/").json()["results"]) == len(executions)
+    last = executions[-1]
+    query = f"job_type_name={last.job_type.name}&job_type_id={last.job_type_id}&status=CANCELED"
     with django_assert_num_queries(2):
-        api.get("/job-executions/?job_type_name=a&job_type_category=b&node_id=1&status=FAILED")
+        assert api.get(f"/job-executions/?{query}").json()["count"] == 1
     with django_assert_num_queries(1):
-        api.get(f"/job-executions/{executions[-1].pk}/")
+        api.get(f"/job-executions/{last.pk}/")
 
 
 def test_a_list_reads_no_heavy_columns(

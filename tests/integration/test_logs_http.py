@@ -1,6 +1,7 @@
 """Logs through our real web process, from a real HTTP server that plays the agent."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,9 +19,11 @@ from log_world import (
     make_node,
     running_agent,
     running_web,
+    wait_until,
 )
 
 from scale.api import streams
+from scale.api.streams import LogStreams
 from scale.core.lifecycle import Event
 from scale.node.models import Node
 
@@ -44,14 +47,18 @@ def life(node: Node, agent: FakeAgent) -> Life:
 
 
 @pytest.fixture(scope="module")
-def web_port(django_db_setup: None) -> Iterator[int]:
-    with running_web() as port:
-        yield port
+def server(django_db_setup: None) -> Iterator[tuple[int, LogStreams]]:
+    with running_web() as running:
+        yield running
 
 
 @pytest.fixture
-def web(transactional_db: None, web_port: int, make_user: Callable[..., Any]) -> Web:
-    return Web(web_port, AuthToken.objects.create(make_user())[1])
+def web(
+    transactional_db: None, server: tuple[int, LogStreams], make_user: Callable[..., Any]
+) -> Iterator[Web]:
+    port, log_streams = server
+    yield Web(port, AuthToken.objects.create(make_user())[1])
+    wait_until(lambda: log_streams.is_idle)
 
 
 def logs_of(life: Life, rest: str = "") -> str:
@@ -138,49 +145,52 @@ def test_an_execution_that_never_ran_has_empty_logs(web: Web, life: Life, agent:
     assert agent.reads.total() == 0
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "field"),
-    [
-        ("/job-executions/{pk}/logs/stdout/?offset=x", 400, "offset"),
-        ("/job-executions/{pk}/logs/stdout/?offset=-1", 400, "offset"),
-        ("/job-executions/{pk}/logs/stdout/?length=0", 400, "length"),
-        ("/job-executions/{pk}/logs/stdout/?offset=1&offset=2", 400, "offset"),
-        ("/job-executions/{pk}/logs/stdout/?started=1", 400, "started"),
-        ("/job-executions/{pk}/logs/stdout/?%FF=1", 400, None),
-        ("/job-executions/{pk}/logs/stream/?stream=stdin", 400, "stream"),
-        ("/job-executions/{pk}/logs/stream/?offset=1e3", 400, "offset"),
-        ("/job-executions/{pk}/logs/?offset=1", 400, "offset"),
-        ("/job-executions/x/logs/stdout/", 400, "id"),
-        ("/job-executions/x/logs/stream/", 400, "id"),
-        ("/job-executions/99999999/logs/stdout/", 404, None),
-        ("/job-executions/99999999/logs/stream/", 404, None),
-        ("/job-executions/99999999/logs/", 404, None),
-        ("/job-executions/99999999999999999999999/logs/stdout/", 404, None),
-        ("/job-executions/{pk}/logs/other/", 404, None),
-    ],
-)
-def test_a_request_that_makes_no_sense_is_told_why(
-    web: Web, life: Life, path: str, status: int, field: str | None
-) -> None:
-    answer = web.get(path.format(pk=life.pk))
-    assert answer.status == status
-    body = answer.json()
-    assert body["detail"]
-    assert body["code"]
-    assert field is None or body["field"] == field
+BAD_REQUESTS = {
+    "/job-executions/{pk}/logs/stdout/?offset=x": (400, "offset"),
+    "/job-executions/{pk}/logs/stdout/?offset=-1": (400, "offset"),
+    "/job-executions/{pk}/logs/stdout/?length=0": (400, "length"),
+    "/job-executions/{pk}/logs/stdout/?offset=1&offset=2": (400, "offset"),
+    "/job-executions/{pk}/logs/stdout/?started=1": (400, "started"),
+    "/job-executions/{pk}/logs/stdout/?offset=%FF": (400, "offset"),
+    "/job-executions/{pk}/logs/stream/?stream=stdin": (400, "stream"),
+    "/job-executions/{pk}/logs/stream/?offset=1e3": (400, "offset"),
+    "/job-executions/{pk}/logs/?offset=1": (400, "offset"),
+    "/job-executions/x/logs/stdout/": (400, "id"),
+    "/job-executions/x/logs/stream/": (400, "id"),
+    "/job-executions/99999999/logs/stdout/": (404, None),
+    "/job-executions/99999999/logs/stream/": (404, None),
+    "/job-executions/99999999/logs/": (404, None),
+    "/job-executions/99999999999999999999999/logs/stdout/": (404, None),
+    "/job-executions/{pk}/logs/other/": (404, None),
+}
 
 
-@pytest.mark.parametrize("rest", ["", "stdout/", "combined/", "stream/"])
-def test_nobody_reads_logs_without_permission(
-    web: Web, life: Life, rest: str, settings: Any
-) -> None:
+def test_a_request_that_makes_no_sense_is_told_why(web: Web, life: Life) -> None:
+    answers = {path: web.get(path.format(pk=life.pk)) for path in BAD_REQUESTS}
+    bodies = {path: answer.json() for path, answer in answers.items()}
+    found = {path: (answers[path].status, body.get("field")) for path, body in bodies.items()}
+    assert found == BAD_REQUESTS
+    assert all(body["detail"] and body["code"] for body in bodies.values())
+
+
+def test_nobody_reads_logs_without_permission(web: Web, life: Life) -> None:
     life.start(stdout=b"secret")
-    for headers in ({"Authorization": ""}, {"Authorization": "Token " + "0" * 64}):
-        answer = web.get(logs_of(life, rest), **headers)
-        assert (answer.status, b"secret" in answer.body) == (401, False)
-        assert answer.headers["WWW-Authenticate"] == "Token"
-    assert web.get(logs_of(life, rest), Host="evil.example").status == 400
-    assert web.ask("POST", logs_of(life, rest)).status == 405
+    for rest in ("", "stdout/", "combined/", "stream/"):
+        for headers in ({"Authorization": ""}, {"Authorization": "Token " + "0" * 64}):
+            answer = web.get(logs_of(life, rest), **headers)
+            assert (answer.status, b"secret" in answer.body) == (401, False)
+            assert answer.headers["WWW-Authenticate"] == "Token"
+        assert web.get(logs_of(life, rest), Host="evil.example").status == 400
+        assert web.ask("POST", logs_of(life, rest)).status == 405
+
+
+def test_bytes_of_a_query_that_are_no_text_reach_django(web: Web) -> None:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as raw:
+        raw.sendall(b"GET /jobs/?name=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert raw.recv(100).split(b"\r\n")[0] in {
+            b"HTTP/1.1 401 Unauthorized",
+            b"HTTP/1.1 400 Bad Request",
+        }
 
 
 def test_the_session_of_the_admin_may_read(
@@ -195,7 +205,9 @@ def test_the_session_of_the_admin_may_read(
 def test_anonymous_reading_can_be_opened(web: Web, life: Life, settings: Any) -> None:
     life.start(stdout=b"hello")
     settings.SCALE_ANONYMOUS_READ = True
-    assert web.get(logs_of(life, "stdout/"), Authorization="").body == b"hello"
+    # The cookie keeps what is remembered of this request away from other tests.
+    nobody = {"Authorization": "", "Cookie": "theme=dark"}
+    assert web.get(logs_of(life, "stdout/"), **nobody).body == b"hello"
 
 
 def test_a_token_that_was_withdrawn_stops_reading_soon(
@@ -206,6 +218,19 @@ def test_a_token_that_was_withdrawn_stops_reading_soon(
     assert web.get(logs_of(life, "stdout/")).status == 200
     AuthToken.objects.all().delete()
     assert web.get(logs_of(life, "stdout/")).status == 401
+
+
+def test_a_stream_ends_when_its_token_was_withdrawn(
+    web: Web, life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_ADMITTED_S", 0.0)
+    life.start(stdout=b"hello")
+    with web.stream(logs_of(life, "stream/")) as events:
+        assert events.text(5) == "hello"
+        AuthToken.objects.all().delete()
+        life.write("stdout", b"secret")
+        while event := events.next():
+            assert event == {"id": "11", "data": '"secret"'}
 
 
 def test_an_agent_that_is_gone_costs_no_error(web: Web, life: Life, agent: FakeAgent) -> None:

@@ -272,15 +272,16 @@ def test_a_node_that_was_away_at_the_start_is_online_with_its_first_offer(
     assert Node.objects.get().is_online
 
 
-def test_an_agent_that_cannot_be_looked_up_gets_its_offer_back_for_a_moment(
+def test_an_agent_that_the_master_does_not_list_yet_is_known_by_its_offer(
     scheduler: Bench,
 ) -> None:
-    offer = scheduler.offer("a3")
-    scheduler.gateway.machines = []
-    submit()
+    execution = submit()
+    scheduler.gateway.before[Listed] = refuse
+    scheduler.offer("a3")
     scheduler.round(hint=True)
     scheduler.gateway.take(Listed)
-    assert scheduler.gateway.take(Declined) == [Declined((offer.offer_id,), 1.0)]
+    assert [task.task_id for task in scheduler.launched()] == [f"{execution.uuid}.job.1"]
+    assert Node.objects.get().hostname == "host-a3"
 
 
 # --- two schedulers, and a database that is really shared -------------------------------------------

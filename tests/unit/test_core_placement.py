@@ -381,6 +381,21 @@ def test_at_most_half_of_the_nodes_are_reserved() -> None:
     assert len(decided.launches) == 2
 
 
+def test_equal_needs_of_two_job_types_share_a_reservation() -> None:
+    offers = tuple(offer(agent, 1) for agent in FOUR)
+    queue = waiting(cpus(4)) + waiting(cpus(4), first=2, job_type=2)
+    assert plan(Snapshot(offers, queue, nodes_total=FOUR)).reserved == {cpus(4): "a"}
+
+
+def test_what_a_node_lacks_is_counted_in_every_kind() -> None:
+    full, needs = Resources(9000, 9, 9), Resources(4000, 4, 4)
+    whole = Offer("1", "b", "b", "", 0, Resources(3000, 4, 4))
+    for short in (Resources(1000, 4, 4), Resources(4000, 1, 4), Resources(4000, 4, 1)):
+        offers = (whole, Offer("2", "a", "a", "", 0, short))
+        decided = plan(Snapshot(offers, waiting(needs), nodes_total={"a": full, "b": full}))
+        assert decided.reserved == {needs: "b"}
+
+
 def test_what_is_larger_than_every_node_reserves_none() -> None:
     decided = plan(Snapshot((offer("a", 3),), waiting(cpus(5), cpus(1)), nodes_total=FOUR))
     assert decided.reserved == {}
@@ -428,7 +443,7 @@ class Cluster:
 
 
 def rounds_until_the_big_one_starts(
-    sizes: dict[str, int], seed: int, *, partial: bool, keep_reservations: bool = True
+    sizes: dict[str, int], seed: int, *, partial: bool
 ) -> int | None:
     random = Random(seed)
     cluster = Cluster(sizes, random, partial=partial)
@@ -441,8 +456,6 @@ def rounds_until_the_big_one_starts(
         started = cluster.round(now, queue)
         if 0 in started:
             return now
-        if not keep_reservations:
-            cluster.reserved = {}
         queue = [big, *(each for each in queue[1:] if each.execution_id not in started)][:60]
     return None
 
@@ -613,6 +626,38 @@ LARGE = {agent: Resources(8000, 32_768) for agent in ("n7", "n8", "n9")}
                     "asks 32000 MiB of memory; the roomiest node, host-n7, has 31431 free of 32768;"
                     " nodes kept for what comes first: 1"
                 ),
+            ),
+        ),
+        (
+            Snapshot((offer("a", 1),), paused_nodes=frozenset("a")),
+            cpus(2),
+            (WaitCode.NO_NODE_LARGE_ENOUGH, "asks 2 cpus; the largest node has 1"),
+        ),
+        (
+            Snapshot(
+                (offer("n7", 8, 100), offer("n8", 2, 2000)),
+                nodes_total=LARGE | {"n8": Resources(2000, 30_000)},
+                reserved={Resources(8000, 2000): "n9"},
+            ),
+            Resources(4000, 1500),
+            (
+                WaitCode.INSUFFICIENT_MEM,
+                (
+                    "asks 1500 MiB of memory; the roomiest node, host-n8, has 2000 free of 30000,"
+                    " but too little else"
+                ),
+            ),
+        ),
+        (
+            Snapshot(
+                (offer("n7", 0, 100), offer("n8", 0, 50)),
+                nodes_total=LARGE,
+                reserved={Resources(8000, 32_768): "n9"},
+            ),
+            Resources(1000, 1000),
+            (
+                WaitCode.INSUFFICIENT_CPUS,
+                "asks 1 cpus; no node has any free for it now",
             ),
         ),
         (

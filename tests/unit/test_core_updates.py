@@ -101,7 +101,7 @@ def test_the_second_of_two_equal_updates_changes_nothing() -> None:
             assert again.event is None, (before, phase, update)
 
 
-@pytest.mark.parametrize("state", set(State) - HAS_TASK)
+@pytest.mark.parametrize("state", sorted(set(State) - HAS_TASK))
 @pytest.mark.parametrize("told", list(TaskState))
 def test_an_execution_without_a_task_is_moved_by_no_update(state: State, told: TaskState) -> None:
     assert judge(live(state), said(told)) == Verdict(kill=told in ALIVE)
@@ -132,7 +132,7 @@ def test_a_task_that_lives_can_only_start(
     assert judge(live(state, **stopping), said(told)) == Verdict(event)
 
 
-@pytest.mark.parametrize("state", HAS_TASK)
+@pytest.mark.parametrize("state", sorted(HAS_TASK))
 @pytest.mark.parametrize("stopping", STOPPING.values(), ids=STOPPING)
 def test_an_unreachable_task_may_come_back(state: State, stopping: dict[str, object]) -> None:
     update = said(TaskState.UNREACHABLE, "health check timed out")
@@ -140,7 +140,7 @@ def test_an_unreachable_task_may_come_back(state: State, stopping: dict[str, obj
     assert verdict == Verdict(message="health check timed out", unreachable=True)
 
 
-@pytest.mark.parametrize("state", HAS_TASK)
+@pytest.mark.parametrize("state", sorted(HAS_TASK))
 @pytest.mark.parametrize(
     ("phase", "last", "event"),
     [
@@ -159,7 +159,7 @@ def test_a_good_end_is_followed_by_the_next_phase_or_is_the_end_of_all(
     assert verdict == Verdict(event, exit_code=0, message="Command exited with status 0")
 
 
-@pytest.mark.parametrize("state", HAS_TASK)
+@pytest.mark.parametrize("state", sorted(HAS_TASK))
 @pytest.mark.parametrize("told", sorted(ENDS))
 def test_what_was_canceled_is_canceled_however_its_task_ended(
     state: State, told: TaskState
@@ -169,7 +169,7 @@ def test_what_was_canceled_is_canceled_however_its_task_ended(
     assert verdict.exit_code == (0 if told is TaskState.FINISHED else 3)
 
 
-@pytest.mark.parametrize("state", HAS_TASK)
+@pytest.mark.parametrize("state", sorted(HAS_TASK))
 @pytest.mark.parametrize("told", sorted(ENDS - {TaskState.FINISHED}))
 def test_what_was_stopped_for_a_reason_fails_for_that_reason(state: State, told: TaskState) -> None:
     update = said(told, reason=RECONCILED, uuid=None)

@@ -118,7 +118,7 @@ def test_the_settings_check_can_pass_while_mesos_is_unknown() -> None:
         (200, b"anything", None),
         (0, b"", "web does not answer"),
         (500, b"<html>", "web answers with status 500"),
-        (503, b'{"scheduler": "no heartbeat"}', "scheduler: no heartbeat"),
+        (503, b'{"database": "ok", "scheduler": "has never led"}', "scheduler has never led"),
     ],
 )
 def test_an_answer_of_web_is_put_into_words(status: int, body: bytes, missing: str | None) -> None:

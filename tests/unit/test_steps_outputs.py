@@ -80,6 +80,14 @@ def test_what_the_job_says_wins_over_the_pattern(tmp_path: Path) -> None:
     assert chosen(declared(pattern="*.txt"), said("out", "b.dat"), tmp_path) == ["b.dat"]
 
 
+def test_a_pattern_is_not_looked_at_when_the_job_has_spoken(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("/etc/hosts")
+    (tmp_path / "a.csv").touch()
+    parts = declared(several=True, required=False, pattern="*.csv")
+    assert chosen(parts, said("out", "a.csv", several=True), tmp_path) == ["a.csv"]
+    assert chosen(parts, said("out", several=True), tmp_path) == []
+
+
 def test_the_manifest_wins_over_artifact_lines_output_by_output() -> None:
     manifest = Manifest(outputs=tuple(said("a", "from-manifest").values()))
     merged = merge(manifest, {**printed("a", "printed"), **printed("b", "printed")})

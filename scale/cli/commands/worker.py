@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 from celery import Celery
@@ -29,9 +30,11 @@ def run(*, concurrency: int, beat: bool, schedule: Path | None) -> None:
 
     # The embedded default may run as root; messages are JSON, so that nobody gains by it.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
-    with tempfile.TemporaryDirectory(prefix="scale-worker-") as folder:
+    with ExitStack() as held:
         if beat:
-            thread = Beat(app, schedule or Path(folder) / "schedule")
+            if schedule is None:
+                schedule = Path(held.enter_context(tempfile.TemporaryDirectory())) / "schedule"
+            thread = Beat(app, schedule)
             # Not before: two threads that import kombu's transport at once see half of it.
             worker_ready.connect(lambda **_: thread.start(), weak=False)
         worker = app.Worker(
