@@ -37,8 +37,8 @@ bench: $(VENV)/dev.stamp ## the figures of docs/benchmarks.md
 docs: $(VENV)/dev.stamp ## the pages that are made from code
 	$(BIN)/python docs/generate.py
 
-lock: $(VENV)/uv.stamp ## resolve the dependencies anew
-	sh requirements/lock.sh $(BIN)/uv
+lock: $(VENV)/uv.stamp ## resolve the dependencies; UPGRADE=--upgrade takes the newest
+	sh requirements/lock.sh $(BIN)/uv $(UPGRADE)
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

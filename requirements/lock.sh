@@ -1,16 +1,18 @@
-# Resolve what setup.cfg asks for into hash-pinned files; called by `make lock` with the path of uv.
+# Resolve what setup.cfg asks for into hash-pinned files; called by `make lock`.
+#   lock.sh UV [--upgrade]    without --upgrade, versions move only where they must
 set -eu
+uv=$(realpath "$1")
+upgrade=${2:-}
 cd "$(dirname "$0")"
 compile() {
-    "$1" pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-        --no-header --no-emit-index-url --no-emit-find-links "$2" $3 --output-file "$4"
+    "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes $upgrade \
+        --no-header --no-emit-index-url --no-emit-find-links "$1" $2 --output-file "$3"
 }
-uv=$1
 without_http_parser="--override overrides.txt --no-emit-package http-parser"
-compile "$uv" ../setup.cfg "$without_http_parser" run.txt
-compile "$uv" ../setup.cfg "$without_http_parser --extra dev --constraint run.txt" dev.txt
+compile ../setup.cfg "$without_http_parser" run.txt
+compile ../setup.cfg "$without_http_parser --extra dev --constraint run.txt" dev.txt
 printf 'setuptools\nwheel\n' > build.in
-compile "$uv" build.in "" build.txt
+compile build.in "" build.txt
 printf 'uv\n' > bootstrap.in
-compile "$uv" bootstrap.in "" bootstrap.txt
+compile bootstrap.in "" bootstrap.txt
 rm build.in bootstrap.in

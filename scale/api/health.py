@@ -56,9 +56,12 @@ class Ready(Open):
     )
     def get(self, request: Request) -> Response:
         database, scheduler = _ask_database(timezone.now())
-        parts = {"database": database, "broker": _ask_broker(), "scheduler": scheduler}
+        parts = {"database": database, "broker": _ask_broker(_PATIENCE_S), "scheduler": scheduler}
         ready = all(text in {_OK, _ABSENT} for text in parts.values())
-        return Response(parts, status=200 if ready else 503)
+        answer = Response(parts, status=200 if ready else 503)
+        # Django would log each 503 as an error; whoever asks knows how to wait.
+        answer._has_been_logged = True
+        return answer
 
 
 def _ask_database(now: datetime) -> tuple[str, str]:
@@ -90,15 +93,15 @@ def _ask_database(now: datetime) -> tuple[str, str]:
     return _OK, wrong or _OK
 
 
-def _ask_broker() -> str:
+def _ask_broker(patience_s: float) -> str:
     if not settings.SCALE_BROKER_URL:
         return _ABSENT
-    options = {"socket_connect_timeout": _PATIENCE_S, "socket_timeout": _PATIENCE_S}
+    options = {"socket_connect_timeout": patience_s, "socket_timeout": patience_s}
     try:
         with Connection(
-            settings.SCALE_BROKER_URL, connect_timeout=_PATIENCE_S, transport_options=options
+            settings.SCALE_BROKER_URL, connect_timeout=patience_s, transport_options=options
         ) as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0, timeout=_PATIENCE_S)
+            broker.ensure_connection(max_retries=1, interval_start=0, timeout=patience_s)
     except Exception:  # noqa: BLE001 - each transport has errors of its own, and all mean no
         return "not reachable"
     return _OK

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from rest_framework.exceptions import APIException
+
 from scale.api.log_reader import View
 from scale.api.parameters import Query
 from scale.api.renderers import BIGGEST_INTEGER
-from scale.core.errors import InvalidInput
+from scale.core.errors import InvalidInput, ScaleError
+from scale.job.logs import LogGone
 
 #: Twenty digits are more than any log has bytes.
 _RANGE: Final = re.compile(r"bytes=(?P<first>\d{0,20})-(?P<last>\d{0,20})\Z", re.ASCII | re.I)
@@ -23,6 +26,14 @@ _ALWAYS: Final[Mapping[str, str]] = {
     "Vary": "Authorization, Cookie",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+class LogUnavailable(APIException):
+    """Bytes that a log has cannot be had: now (503), or ever again (410)."""
+
+    def __init__(self, error: ScaleError) -> None:
+        super().__init__(str(error), error.code)
+        self.status_code = 410 if isinstance(error, LogGone) else 503
 
 
 @dataclass(frozen=True, slots=True)

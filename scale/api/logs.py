@@ -6,6 +6,7 @@ views here answer bytes in the same way under any other server, and describe bot
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 from django.conf import settings
@@ -21,7 +22,7 @@ from scale.api import base, shapes
 from scale.api.base import key_of, no_parameters
 from scale.api.errors import NotFound
 from scale.api.log_reader import NAMES, LogReader, View
-from scale.api.log_reply import decide, wanted_by
+from scale.api.log_reply import LogUnavailable, decide, wanted_by
 from scale.api.parameters import Query
 from scale.core.errors import ScaleError
 from scale.job.logs import STREAMS, Agents, Logs, find_logs
@@ -130,7 +131,9 @@ class LogBytes(base.View):
         responses={
             **_TEXT,
             304: OpenApiResponse(description="Not modified."),
+            410: OpenApiResponse(OpenApiTypes.OBJECT, description="These bytes are lost."),
             416: OpenApiResponse(OpenApiTypes.OBJECT, description="Nothing there yet."),
+            503: OpenApiResponse(OpenApiTypes.OBJECT, description="The agent is silent."),
         },
     )
     def get(self, request: Request, pk: str, stream: str) -> HttpResponseBase:
@@ -140,7 +143,13 @@ class LogBytes(base.View):
         reply = decide(log, wanted)
         if reply.body is None:
             content = _content(log, reply.start, reply.stop)
-            return StreamingHttpResponse(content, status=reply.status, headers=reply.headers)
+            try:
+                first = next(content, b"")
+            except ScaleError as error:
+                raise LogUnavailable(error) from error
+            return StreamingHttpResponse(
+                chain([first], content), status=reply.status, headers=reply.headers
+            )
         return HttpResponse(reply.body, status=reply.status, headers=reply.headers)
 
 

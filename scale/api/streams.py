@@ -17,13 +17,14 @@ from typing import Any, Final, TypeVar, cast
 
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
+from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 from scale.api.base import key_of
 from scale.api.errors import NotFound
 from scale.api.log_access import Answer, Gate, Headers, Scope, answer_to
 from scale.api.log_reader import INTERVAL_S, NAMES, LogReader, View
-from scale.api.log_reply import Wanted, decide, wanted_by
+from scale.api.log_reply import LogUnavailable, Wanted, decide, wanted_by
 from scale.api.log_text import named_event, text_event, whole_characters
 from scale.api.parameters import Query
 from scale.api.renderers import BIGGEST_INTEGER
@@ -99,7 +100,7 @@ class LogStreams:
                 await self._stream(scope, pk, receive, send)
             else:
                 await self._bytes(scope, pk, path["name"], send)
-        except (ScaleError, NotFound) as error:
+        except (ScaleError, APIException) as error:
             await _answer(send, await self._in_thread(answer_to, scope, error))
 
     @property
@@ -121,18 +122,25 @@ class LogStreams:
         wanted = _wanted(scope)
         view = await self._view(pk, name)
         reply = decide(view, wanted)
-        start = reply.start
-        body = reply.body
+        start, body = reply.start, reply.body
         if body is None:
-            # Before the headers are sent the client can still be told that there is nothing.
-            body = await self._read(view, start, min(_BODY_BYTES, reply.stop - start))
+            # Before the headers are sent the client can still be told that it cannot be had.
+            try:
+                body = await self._read(view, start, min(_BODY_BYTES, reply.stop - start))
+            except ScaleError as error:
+                raise LogUnavailable(error) from error
             start += len(body)
         headers = [(k.lower().encode(), v.encode()) for k, v in reply.headers.items()]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        more = reply.body is None and start < reply.stop
+        more = start < reply.stop
         await send({"type": "http.response.body", "body": body, "more_body": more})
         while more:
-            body = await self._read(view, start, min(_BODY_BYTES, reply.stop - start))
+            try:
+                body = await self._read(view, start, min(_BODY_BYTES, reply.stop - start))
+            except ScaleError as error:
+                # The server cuts the connection, so that nobody takes the part for the whole.
+                logger.warning("a log broke off", extra={"execution": pk, "reason": str(error)})
+                return
             start += len(body)
             more = start < reply.stop
             await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -228,6 +228,17 @@ def test_a_task_that_ends_well_after_sigterm_is_killed_all_the_same(framework: F
     assert framework.output(task) == "ready\nbye\n"
 
 
+@pytest.mark.local_mesos("cleared")
+def test_the_grace_is_for_all_processes_of_a_task(framework: Framework) -> None:
+    child = "(trap 'sleep 0.2; echo cleaned; exit' TERM; echo ready; while :; do sleep 0.05; done)"
+    task = framework.launch(f"{child} & wait")
+    framework.run_until(task, "TASK_RUNNING")
+    wait_for(lambda: "ready" in framework.output(task), "the trap")
+    framework.call("KILL", kill={"task_id": task["task_id"]})
+    assert framework.run_until(task)["state"] == "TASK_KILLED"
+    assert framework.output(task) == "ready\ncleaned\n"
+
+
 def test_a_framework_that_asks_for_it_is_told_of_the_killing(make_framework: Any) -> None:
     kinds = [{"type": "PARTITION_AWARE"}, {"type": "TASK_KILLING_STATE"}]
     framework = make_framework(capabilities=kinds).subscribe()

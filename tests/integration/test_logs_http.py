@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,21 @@ def test_an_agent_that_is_gone_costs_no_error(web: Web, life: Life, agent: FakeA
         assert answer.headers["X-Log-Complete"] == "false"
     body = web.get(logs_of(life)).json()
     assert (body["stdout"], body["log_problem"]) == ("", "agent_unreachable")
+
+
+@pytest.mark.parametrize(("status", "answer"), [(500, 503), (404, 410)])
+def test_bytes_that_cannot_be_had_are_never_left_out_in_silence(
+    web: Web, life: Life, agent: FakeAgent, client: Any, make_user: Any, status: int, answer: int
+) -> None:
+    life.start(stdout=b"x" * (3 * 1024 * 1024)).finish()
+    assert web.ask("HEAD", logs_of(life, "stdout/")).headers["X-Log-Complete"] == "true"
+    agent.status = status
+    part = web.get(logs_of(life, "stdout/"), Range="bytes=-10")
+    assert (part.status, "detail" in part.json()) == (answer, True)
+    with pytest.raises(IncompleteRead):
+        web.get(logs_of(life, "stdout/"))
+    client.force_login(make_user())
+    assert client.get(logs_of(life, "stdout/?offset=3000000")).status_code == answer
 
 
 def test_an_agent_that_answers_nonsense_costs_no_error(

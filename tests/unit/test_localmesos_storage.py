@@ -205,6 +205,19 @@ def test_nothing_else_can_be_opened(root: Path, path: str, status: HTTPStatus) -
     assert caught.value.status is status
 
 
+def test_a_link_that_is_swapped_in_after_the_check_leads_nowhere(root: Path) -> None:
+    folder = made(root)
+    (folder / "swapped").symlink_to("/etc")
+
+    class Late(Files):
+        def resolve(self, path: str) -> tuple[Path, Path]:
+            return folder, folder / "swapped" / "hostname"
+
+    with pytest.raises(NotServed) as caught:
+        os.close(Late(root).open(f"{VIRTUAL}/swapped/hostname"))
+    assert caught.value.status is HTTPStatus.FORBIDDEN
+
+
 def test_bytes_become_the_inside_of_a_json_string() -> None:
     assert escaped(b'a"\\\n\x00\x7f\xff') == b'a\\"\\\\\\n\\u0000\\u007f\xff'
     ascii_only = bytes(range(128))
