@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import URLPattern, include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.permissions import AllowAny
 
@@ -50,6 +51,7 @@ urlpatterns = [
         SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=[AllowAny]),
     ),
     path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
 ]
 handler400 = "scale.api.errors.bad_request"
 handler404 = "scale.api.errors.page_not_found"

@@ -60,7 +60,7 @@ class Ready(Open):
         ready = all(text in {_OK, _ABSENT} for text in parts.values())
         answer = Response(parts, status=200 if ready else 503)
         # Django would log each 503 as an error; whoever asks knows how to wait.
-        answer._has_been_logged = True
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # as log_response does
         return answer
 
 
@@ -101,7 +101,11 @@ def _ask_broker(patience_s: float) -> str:
         with Connection(
             settings.SCALE_BROKER_URL, connect_timeout=patience_s, transport_options=options
         ) as broker:
-            broker.ensure_connection(max_retries=1, interval_start=0, timeout=patience_s)
+            broker.ensure_connection(
+                max_retries=1,
+                interval_start=0,
+                timeout=patience_s,  # type: ignore[arg-type]  # a float will do
+            )
     except Exception:  # noqa: BLE001 - each transport has errors of its own, and all mean no
         return "not reachable"
     return _OK

@@ -23,8 +23,10 @@ def update_rows(rows: Sequence[models.Model], fields: Sequence[str]) -> None:
     assert key is not None
     concrete = [field for field in (key, *columns) if isinstance(field, models.Field)]
     quote = connection.ops.quote_name
-    # The first row of VALUES decides the types, and it may hold nulls.
-    template = ", ".join(f"%s::{field.rel_db_type(connection)}" for field in concrete)
+    # The first row of VALUES decides the types, and it may hold nulls. Without a length: a cast
+    # to varchar(50) cuts what is longer, where the column refuses it.
+    types = [str(field.rel_db_type(connection)).partition("(")[0] for field in concrete]
+    template = ", ".join(f"%s::{name}" for name in types)
     names = [quote(str(field.column)) for field in concrete[1:]]
     statement = (
         f"UPDATE {quote(meta.db_table)} AS stored "  # noqa: S608 - names come from the model
@@ -38,7 +40,8 @@ def update_rows(rows: Sequence[models.Model], fields: Sequence[str]) -> None:
             field.get_db_prep_save(getattr(row, field.attname), connection) for field in concrete
         ]
 
-    with connection.cursor() as cursor:
+    # psycopg2's own function: Django's cursor, which would do that, is not asked.
+    with connection.wrap_database_errors, connection.cursor() as cursor:
         execute_values(
             cursor.cursor,
             statement,

@@ -4,6 +4,7 @@ Sources: `docs/job-types.md`; the rules of Scale's job interface 1.0 and error m
 typed properties and output patterns added.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from scale.core.command import Template, parse
+from scale.core.command import OUTPUT_DIR, Template, parse
 from scale.core.errors import InvalidInput
 
-_NAME: Final = {"type": "string", "pattern": r"^[A-Za-z0-9_\- ]{1,255}$"}
-_MEDIA_TYPE: Final = {"type": "string", "pattern": r"^[\w.+-]{1,127}/[\w.+*-]{1,127}$"}
+# \Z, for $ would let a last newline pass.
+_NAME: Final = {"type": "string", "pattern": r"^[A-Za-z0-9_\- ]{1,255}\Z"}
+_MEDIA_TYPE: Final = {
+    "type": "string",
+    "pattern": r"^[A-Za-z0-9_.+-]{1,127}/[A-Za-z0-9_.+*-]{1,127}\Z",
+}
 _INTERFACE: Final[Mapping[str, Any]] = {
     "type": "object",
     "additionalProperties": False,
@@ -67,11 +72,16 @@ _ERROR_MAPPING: Final[Mapping[str, Any]] = {
         "version": {"const": "1.0"},
         "exit_codes": {
             "type": "object",
-            "propertyNames": {"pattern": r"^[0-9]{1,3}$"},
+            "propertyNames": {"pattern": r"^(0|[1-9][0-9]{0,2})\Z"},
             "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 50},
         },
     },
 }
+#: The longest text that an input takes, in characters.
+MAX_VALUE_LENGTH: Final = 30_000
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+#: What the command finds set, so that no input may be called so.
+_VARIABLES: Final = frozenset({"SCALE_INPUT_DIR"})
 _check_interface = Draft202012Validator(_INTERFACE)
 _check_error_mapping = Draft202012Validator(_ERROR_MAPPING)
 
@@ -191,6 +201,20 @@ def fits(value: object, value_type: str) -> bool:
     return isinstance(value, str)
 
 
+def check_value(field: str, value: str | float | bool) -> None:
+    """Raise InvalidInput for what no command line or no database can carry."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(field, "must be a finite number")
+    if not isinstance(value, str):
+        return
+    if "\0" in value:
+        raise InvalidInput(field, "must not have a NUL character")
+    if _SURROGATE.search(value):
+        raise InvalidInput(field, "has a character that is not text")
+    if len(value) > MAX_VALUE_LENGTH:
+        raise InvalidInput(field, f"must have at most {MAX_VALUE_LENGTH} characters")
+
+
 def _conform(validator: Draft202012Validator, document: Any, root: str) -> None:
     error = best_match(validator.iter_errors(document))
     if error is None:
@@ -206,9 +230,9 @@ def _check_names(interface: Interface) -> None:
     _unique([made.name for made in interface.outputs], "interface.output_data", "name")
     variables = [given.variable for given in interface.inputs]
     _unique(variables, "interface.input_data", "environment variable")
-    reserved = {given.name for given in interface.inputs} & {"job_output_dir"}
-    if reserved:
-        raise InvalidInput("interface.input_data", "the name job_output_dir is reserved")
+    for given in interface.inputs:
+        if given.name == OUTPUT_DIR or given.variable in _VARIABLES:
+            raise InvalidInput("interface.input_data", f"the name {given.name} is reserved")
 
 
 def _unique(names: Sequence[str], field: str, what: str) -> None:
@@ -231,6 +255,7 @@ def _check_input(item: Mapping[str, Any], field: str) -> None:
         raise InvalidInput(f"{field}.default", "is only for inputs with required: false")
     if not fits(item["default"], value_type):
         raise InvalidInput(f"{field}.default", f"must be a {value_type}")
+    check_value(f"{field}.default", item["default"])
 
 
 def _check_pattern(output: Output, field: str) -> None:

@@ -2,9 +2,10 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -28,15 +29,21 @@ CLEANUP_BATCH: Final = 25
 # The first thing a command line does; 125 is what `docker run` says of itself, too.
 _ENTER: Final = "cd {folder} || exit 125; "
 _MIB: Final = 1024 * 1024
+_NAME_BYTES: Final = 255  # what file systems take (NAME_MAX)
 
 
 @dataclass(frozen=True, slots=True)
 class StagedInput:
-    """A file that the pre phase puts at `path`, relative to the work folder."""
+    """A file that the pre phase puts at `path`, relative to the work folder.
+
+    It has a `uri`, or else is stored as `file_id`; `file` is None if that was deleted meanwhile,
+    which the pre phase will find.
+    """
 
     name: str
     path: str
     file: File | None
+    file_id: int | None
     uri: str | None
 
 
@@ -95,21 +102,29 @@ def staged_inputs(execution: JobExecution, files: Mapping[int, File]) -> list[St
     for item in execution.job.data.get("input_data", []):
         taken: set[str] = set()
         for entry in item.get("files", [item]):
-            file, uri = files.get(entry.get("file_id", 0)), entry.get("uri")
-            if file is None and uri is None:
+            file_id, uri = entry.get("file_id"), entry.get("uri")
+            if file_id is None and uri is None:
                 continue
-            wanted = file.name if file else _name_in(uri)
-            name = wanted
-            while name in taken:
-                name = f"{len(taken)}-{wanted}"[:255]
+            file = files.get(file_id)
+            name = _unused(file.name if file else _name_in(uri or ""), taken)
             taken.add(name)
-            staged.append(StagedInput(item["name"], f"inputs/{item['name']}/{name}", file, uri))
+            path = f"inputs/{item['name']}/{name}"
+            staged.append(StagedInput(item["name"], path, file, file_id, uri))
     return staged
+
+
+def _unused(wanted: str, taken: Collection[str]) -> str:
+    """Return the name, numbered if it is taken; no longer in bytes than a folder has it."""
+    if wanted not in taken:
+        return wanted
+    numbered = (f"{number}-{wanted}" for number in count(len(taken)))
+    names = (name.encode()[:_NAME_BYTES].decode(errors="ignore") for name in numbered)
+    return next(name for name in names if name not in taken)
 
 
 def _name_in(uri: str) -> str:
     name = unquote(urlsplit(uri).path).rpartition("/")[2]
-    usable = name.isprintable() and "/" not in name and len(name.encode()) <= 255
+    usable = name.isprintable() and "/" not in name and len(name.encode()) <= _NAME_BYTES
     return name if name not in {"", ".", ".."} and usable else "input"
 
 
@@ -276,8 +291,8 @@ def steps_orders(execution: JobExecution) -> dict[str, Any]:
             {
                 "name": staged.name,
                 "path": staged.path,
-                "uri": f"{base}/{staged.file.pk}/" if staged.file else staged.uri,
-                "stored": staged.file is not None,
+                "uri": staged.uri or f"{base}/{staged.file_id}/",
+                "stored": staged.uri is None,
                 "size": staged.file.size if staged.file else None,
                 "sha256": staged.file.sha256 if staged.file else None,
             }

@@ -5,7 +5,7 @@ from datetime import datetime
 from django.db import transaction
 
 from scale.job.models import JobType
-from scale.job.services import wake_scheduler
+from scale.wake import wake_scheduler
 
 
 @transaction.atomic

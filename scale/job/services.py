@@ -1,6 +1,6 @@
 """The only writer of states: moves of executions, and what their jobs become by them.
 
-Lock order: an execution, then its job, in the order of job ids.
+Lock order: a job, then its executions, in the order of job ids.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,18 +9,16 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from scale.core.errors import NotAllowedNow
 from scale.core.lifecycle import HAS_TASK, TERMINAL, Event, JobStatus, Phase, State, next_state
 from scale.core.resources import Resources
-from scale.core.retry import should_retry
+from scale.core.retry import job_status_after, should_retry
 from scale.error.models import Error
 from scale.job.bulk import update_rows
 from scale.job.models import LIVE, ExecutionEvent, Job, JobExecution
-
-#: The channel on which the scheduler hears that there is something to do.
-WORK_CHANNEL: Final = "scale_work"
+from scale.wake import wake_scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,10 @@ class Move:
 def lock_executions(
     *, ids: Collection[int] | None = None, uuids: Collection[UUID] | None = None
 ) -> dict[int, JobExecution]:
-    """Lock executions and their jobs for this transaction; one query, by execution id."""
+    """Lock executions and their jobs for this transaction; one query, by execution id.
+
+    Each job is locked before its execution, so that who holds a job may wait for the rest.
+    """
     chosen = (
         JobExecution.objects.filter(pk__in=ids)
         if ids is not None
@@ -63,7 +64,7 @@ def lock_executions(
     )
     rows = (
         chosen.select_related("job", "stopping_error")
-        .select_for_update(of=("self", "job"))
+        .select_for_update(of=("job", "self"))
         .order_by("job_id", "id")
     )
     return {row.pk: row for row in rows}
@@ -99,7 +100,7 @@ def move_executions(
         execution = rows[move.execution_id]
         history.append(_apply(execution, move, errors, at))
         touched[execution.pk] = execution
-        if _job_follows(execution, move, at):
+        if _job_follows(execution, at):
             retries.append(execution)
     _store(list(touched.values()), moves, history)
     queue_executions([_retry_of(execution) for execution in retries], at=at)
@@ -127,6 +128,7 @@ def _apply(
             _unplace(execution)
         case Event.BOUNCE_TO_HOLD:
             execution.task_id = ""
+            setattr(execution, f"{phase}_task_id", "")
         case _:
             _end_phase(execution, move, at)
     if move.event is Event.HOLD:
@@ -196,32 +198,26 @@ def _end(execution: JobExecution, move: Move, errors: Mapping[str, Error], at: d
         execution.cleanup_owed = True
 
 
-def _job_follows(execution: JobExecution, move: Move, at: datetime) -> bool:
+def _job_follows(execution: JobExecution, at: datetime) -> bool:
     """Give the job the status that follows from the move; return whether to try again."""
     job = execution.job
-    if job.status == JobStatus.CANCELED:
-        return False
-    match move.event:
-        case Event.LAUNCH if job.status != JobStatus.RUNNING:
-            _set_job(job, JobStatus.RUNNING, at, started=job.started or at)
-        case Event.BOUNCE:
-            _set_job(job, JobStatus.QUEUED, at)
-        case Event.FINISH:
-            job.results = execution.results
-            _set_job(job, JobStatus.COMPLETED, at, started=job.started, ended=at)
-        case Event.CANCEL:
-            _set_job(job, JobStatus.CANCELED, at, started=job.started, ended=at)
-        case Event.FAIL:
-            assert execution.error is not None
-            if should_retry(
-                should_be_retried=execution.error.should_be_retried,
-                exe_num=execution.exe_num,
-                max_tries=job.max_tries,
-                canceled=False,
-            ):
-                return True
-            job.error = execution.error
-            _set_job(job, JobStatus.FAILED, at, started=job.started, ended=at)
+    canceled = job.status == JobStatus.CANCELED
+    will_retry = execution.error is not None and should_retry(
+        should_be_retried=execution.error.should_be_retried,
+        exe_num=execution.exe_num,
+        max_tries=job.max_tries,
+        canceled=canceled,
+    )
+    state = State(execution.state)
+    status = job_status_after(state, will_retry=will_retry, canceled=canceled)
+    if will_retry or status == job.status:
+        return will_retry
+    if status is JobStatus.COMPLETED:
+        job.results = execution.results
+    if status is JobStatus.FAILED:
+        job.error = execution.error
+    started = None if status is JobStatus.QUEUED else job.started or execution.started
+    _set_job(job, status, at, started=started, ended=at if state in TERMINAL else None)
     return False
 
 
@@ -266,7 +262,7 @@ _FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.FAIL: (*_PHASE_ENDING, *_ENDING),
     Event.CANCEL: (*_PHASE_ENDING, *_ENDING),
     Event.BOUNCE: _PLACING,
-    Event.BOUNCE_TO_HOLD: (),
+    Event.BOUNCE_TO_HOLD: tuple(f"{phase}_task_id" for phase in Phase),
 }
 _JOB_FIELDS = (
     "status",
@@ -351,12 +347,6 @@ def queue_executions(executions: Sequence[JobExecution], *, at: datetime) -> Non
     wake_scheduler()
 
 
-def wake_scheduler() -> None:
-    """Tell the scheduler, when this transaction commits, that there is something to do."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, '')", [WORK_CHANNEL])
-
-
 @transaction.atomic
 def cancel_job(job_id: int, *, at: datetime) -> Job:
     """Cancel a job at once; its live task is killed and its execution ends when that is gone.
@@ -365,10 +355,10 @@ def cancel_job(job_id: int, *, at: datetime) -> Job:
         Job.DoesNotExist: no such job.
         NotAllowedNow: it has completed, failed or was canceled already; nothing was written.
     """
-    execution = _lock_live(job_id)
-    job = execution.job if execution else Job.objects.select_for_update().get(pk=job_id)
+    job = Job.objects.select_for_update().get(pk=job_id)
     if job.status in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED}:
         raise NotAllowedNow(f"job {job_id} is {job.status} and cannot be canceled")
+    execution = _lock_live(job)
     if execution and State(execution.state) not in HAS_TASK:
         move_executions(
             [Move(execution.pk, Event.CANCEL, message="canceled by a user")],
@@ -384,21 +374,12 @@ def cancel_job(job_id: int, *, at: datetime) -> Job:
     return job
 
 
-def _lock_live(job_id: int) -> JobExecution | None:
-    """Lock the live execution of a job and the job; None if it has none.
-
-    While we waited for a lock the execution may have ended and been retried; then we look again,
-    with the job locked, so that no newer one can appear.
-    """
-    live = (
-        JobExecution.objects.filter(job_id=job_id, state__in=LIVE)
-        .select_related("job")
-        .select_for_update(of=("self", "job"))
-    )
-    found = live.first()
-    if found is None and Job.objects.select_for_update().filter(pk=job_id).exists():
-        found = live.first()
-    return found
+def _lock_live(job: Job) -> JobExecution | None:
+    """Lock the live execution of a locked job, which nobody can move then; None if it has none."""
+    execution = job.executions.select_for_update().filter(state__in=LIVE).first()
+    if execution:
+        execution.job = job
+    return execution
 
 
 def stop_executions(

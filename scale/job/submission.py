@@ -18,6 +18,7 @@ from scale.error.models import Error
 from scale.job.documents import (
     Input,
     Interface,
+    check_value,
     fits,
     read_error_mapping,
     read_interface,
@@ -60,8 +61,8 @@ def create_job_type(fields: Mapping[str, Any]) -> JobType:
     for code, name in mapping.items():
         if name not in known:
             raise InvalidInput(f"error_mapping.exit_codes.{code}", f"there is no error {name!r}")
-    check_environment(fields.get("environment") or {})
-    check_volumes(fields.get("volumes") or [])
+    check_environment(fields.get("environment", {}))
+    check_volumes(fields.get("volumes", []))
     try:
         with transaction.atomic():
             job_type = JobType.objects.create(
@@ -86,8 +87,9 @@ def check_environment(variables: Any) -> None:
             raise InvalidInput(
                 "environment", f"{name[:80]!r} is not a name for a variable of a job"
             )
-        if not isinstance(value, str) or "\0" in value or len(value) > 30_000:
-            raise InvalidInput(f"environment.{name}", "must be a text of at most 30000 characters")
+        if not isinstance(value, str):
+            raise InvalidInput(f"environment.{name}", "must be a text")
+        check_value(f"environment.{name}", value)
 
 
 def check_volumes(volumes: Any) -> None:
@@ -199,7 +201,7 @@ def _files_of(requests: Sequence[JobRequest]) -> dict[int, File]:
         for given in (value if isinstance(value, list) else [value])
         if isinstance(given, dict) and isinstance(given.get("file_id"), int)
     }
-    return File.objects.in_bulk(wanted)
+    return File.objects.in_bulk([file_id for file_id in wanted if 0 < file_id < 2**63])
 
 
 def file_ids_of(item: Mapping[str, Any]) -> list[int]:
@@ -243,12 +245,7 @@ def _entry(given: Input, value: Any, files: Mapping[int, File]) -> dict[str, Any
     if given.type == "property":
         if not fits(value, given.value_type):
             raise InvalidInput(where, f"must be a {given.value_type}")
-        if isinstance(value, str) and "\0" in value:
-            raise InvalidInput(where, "must not have a NUL character")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InvalidInput(where, "must be a finite number")
-        if isinstance(value, str) and len(value) > 30_000:
-            raise InvalidInput(where, "must have at most 30000 characters")
+        check_value(where, value)
         return {"value": value}
     if given.type == "file":
         return _file(where, value, files)

@@ -130,7 +130,7 @@ class Agent:
             self._runner.kill(run, policy)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s + CLEAR_GIVE_UP_S
-        while self.runs and loop.time() < deadline:
+        while any(run.pid for run in self.runs.values()) and loop.time() < deadline:
             await asyncio.sleep(0.02)
 
     # --- what the runner tells -----------------------------------------------------------------

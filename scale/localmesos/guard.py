@@ -26,7 +26,8 @@ class Guard:
 
     def __init__(self, work_dir: Path, docker: str | None, label: str) -> None:
         """Prepare; `label` marks our containers for a docker engine that may hold some."""
-        self._arguments = [str(work_dir), docker or "", label]
+        # Orphans of ours go to process 1, or to whoever started us if that takes them.
+        self._arguments = [str(work_dir), docker or "", label, str(os.getppid())]
         self._table = os.memfd_create("localmesos-tasks", os.MFD_CLOEXEC)
         self._alive, self._write_end = os.pipe2(os.O_CLOEXEC)
         self._lock_path = work_dir / "guard.lock"
@@ -98,8 +99,12 @@ def _lives_in(entry: Path, work_dir: str) -> bool:
     return False
 
 
-def _left_behind(work_dir: str, tasks: set[int]) -> set[int]:
-    """Return what carries our mark, is in a task's session or sandbox, or descends from such."""
+def _left_behind(work_dir: str, tasks: set[int], heirs: set[int]) -> set[int]:
+    """Return what carries our mark, is in a task's session, or descends from such.
+
+    Also what lives in a sandbox and has lost its parent, so that one of `heirs` has it now: a
+    person's shell may be there too and is not ours.
+    """
     mark = f"MESOS_DIRECTORY={work_dir}/".encode()
     me, parent, found = os.getpid(), {}, set()
     for entry in Path("/proc").iterdir():
@@ -113,19 +118,20 @@ def _left_behind(work_dir: str, tasks: set[int]) -> set[int]:
         if fields[0] == b"Z":
             continue
         pid, parent[int(entry.name)] = int(entry.name), int(fields[1])
-        if mark in environ or int(fields[3]) in tasks or _lives_in(entry, work_dir):
+        orphan = parent[pid] in heirs and _lives_in(entry, work_dir)
+        if mark in environ or int(fields[3]) in tasks or orphan:
             found.add(pid)
     while more := {pid for pid, above in parent.items() if above in found} - found:
         found |= more
     return found
 
 
-def _kill_processes(work_dir: str, tasks: set[int]) -> None:
+def _kill_processes(work_dir: str, tasks: set[int], heirs: set[int]) -> None:
     for group in tasks:  # most are gone at once: what ends now by itself ends untold
         with suppress(OSError):
             os.killpg(group, signal.SIGKILL)
     for _ in range(ROUNDS):
-        left = _left_behind(work_dir, tasks)
+        left = _left_behind(work_dir, tasks, heirs)
         if not left:
             return
         for pid in left:
@@ -145,12 +151,12 @@ def _kill_containers(docker: str, label: str) -> None:
 
 def main(arguments: list[str]) -> None:
     """Wait for the end of our parent; see `Guard.start` for the arguments."""
-    alive, table, work_dir, docker, label = arguments
+    alive, table, work_dir, docker, label, heir = arguments
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if os.read(int(alive), 1):
         return  # a farewell: nothing is left to do
-    _kill_processes(work_dir, _table_pids(int(table)))
+    _kill_processes(work_dir, _table_pids(int(table)), {1, int(heir)})
     if docker and Path(docker).exists():
         _kill_containers(docker, label)
 

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--work-dir", type=Path, required=True, help="sandboxes and what must survive a restart")
-    add("--ip", default="127.0.0.1", help="IPv4 address to listen on")
+    add("--ip", type=_ipv4, default="127.0.0.1", help="IPv4 address to listen on")
     add("--port", type=_port, default=0, help="the master's port; 0: any")
     add(
         "--agent-port",
@@ -129,6 +129,14 @@ def _machine_mem_mib() -> int:
 
 def _free_disk_mib(path: Path) -> int:
     return shutil.disk_usage(path).free >> 20
+
+
+def _ipv4(text: str) -> str:
+    try:
+        socket.inet_aton(text)
+    except OSError:
+        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address") from None
+    return text
 
 
 def _port(text: str) -> int:

@@ -15,7 +15,7 @@ from scale.node.models import Node
 def register_agents(agents: Iterable[Agent], *, at: datetime) -> list[Node]:
     """Store machines as online nodes; a machine is known by its hostname, else by its agent id.
 
-    Two queries and one write for each agent that is new or changed. An operator's pause stays.
+    One query, and one write for each agent. An operator's pause stays.
     """
     wanted = {agent.hostname: agent for agent in agents}
     known = {
@@ -26,11 +26,14 @@ def register_agents(agents: Iterable[Agent], *, at: datetime) -> list[Node]:
         )
         .order_by("id")
     }
-    by_agent = {node.slave_id: node for node in known.values()}
+    by_agent = {node.slave_id: node for node in known.values() if node.hostname not in wanted}
     nodes = []
     for hostname, agent in sorted(wanted.items()):
-        node = known.get(hostname) or by_agent.get(agent.agent_id) or Node()
-        node.hostname, node.slave_id = hostname, agent.agent_id
+        node = known.get(hostname) or by_agent.get(agent.agent_id) or Node(slave_id="")
+        nodes.append((node, agent))
+    _free_ids(known.values(), nodes)
+    for node, agent in nodes:
+        node.hostname, node.slave_id = agent.hostname, agent.agent_id
         node.address, node.port = agent.address, agent.port
         node.is_online, node.last_offer = True, at
         if agent.total != Resources():
@@ -38,8 +41,17 @@ def register_agents(agents: Iterable[Agent], *, at: datetime) -> list[Node]:
             node.mem_mib_total = agent.total.mem_mib
             node.disk_mib_total = agent.total.disk_mib
         node.save()
-        nodes.append(node)
-    return nodes
+    return [node for node, _agent in nodes]
+
+
+def _free_ids(known: Iterable[Node], wanted: Iterable[tuple[Node, Agent]]) -> None:
+    """Take agent ids from nodes that are not theirs any more; an id is one node's at a time."""
+    owners = {agent.agent_id: node for node, agent in wanted}
+    for node in known:
+        if owners.get(node.slave_id, node) is not node:
+            node.slave_id = f"former-{node.pk}"
+            node.is_online = False
+            node.save(update_fields=["slave_id", "is_online"])
 
 
 def mark_offline(agent_ids: Iterable[str]) -> None:

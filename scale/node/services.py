@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
-from django.db import connection, transaction
+from django.db import transaction
 
+from scale.core.errors import InvalidInput
 from scale.node.models import Node
-
-#: The channel of `job.services.wake_scheduler`, which is above us; a test holds them together.
-_WORK_CHANNEL: Final = "scale_work"
+from scale.wake import wake_scheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +23,19 @@ class NodeChange:
 def change_node(node_id: int, change: NodeChange, *, at: datetime) -> Node:
     """Pause, resume, retire or bring back a node; what runs there goes on.
 
-    A node that is not paused has no reason for it, whatever is given. Raises Node.DoesNotExist.
+    A node that is not paused has no reason for it; one that comes with the end of a pause is
+    dropped.
+
+    Raises:
+        Node.DoesNotExist: no such node.
+        InvalidInput: a reason alone for a node that is not paused; nothing was written.
     """
     node = Node.objects.select_for_update(no_key=True).get(pk=node_id)
     if change.is_paused is not None:
         node.is_paused = change.is_paused
         node.is_paused_errors = False
+    if change.pause_reason and change.is_paused is None and not node.is_paused:
+        raise InvalidInput("pause_reason", "is only for a node that is paused")
     if change.pause_reason is not None:
         node.pause_reason = change.pause_reason or None
     if not node.is_paused:
@@ -48,6 +53,5 @@ def change_node(node_id: int, change: NodeChange, *, at: datetime) -> Node:
             "last_modified",
         ]
     )
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, '')", [_WORK_CHANNEL])
+    wake_scheduler()
     return node

@@ -1,6 +1,7 @@
 """One scheduler leads: a PostgreSQL advisory lock, and an epoch that fences the ones before."""
 
 import logging
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -8,13 +9,18 @@ from typing import Final
 
 import psycopg2
 from django.db import connection, transaction
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 
 from scale.core.errors import LeadershipLost
-from scale.job.services import WORK_CHANNEL
 from scale.scheduler.models import SchedulerState
+from scale.wake import WORK_CHANNEL
 
 logger = logging.getLogger(__name__)
 
+# So that the server notices within seconds that a leader's machine is gone; for TCP only.
+_KEEPALIVE: Final = (
+    "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=2"
+)
 # Any number will do that nothing else in this database locks.
 _LOCK: Final = 0x5CA1E
 
@@ -29,18 +35,24 @@ class Leadership:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._session = psycopg2.connect(**connection.get_connection_params())
-        self._session.autocommit = True
+        # Asynchronous, so that waiting for the lock can be interrupted by a signal.
+        self._session = psycopg2.connect(
+            **{**connection.get_connection_params(), "options": _KEEPALIVE}, async_=True
+        )
+        self._wait()
         self.epoch = 0
 
     def acquire(self, *, now: datetime) -> None:
         """Wait until this process leads; the wait is in the database and costs nothing."""
         with self._session.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+            self._wait()
             if cursor.fetchone() != (True,):
                 logger.info("another scheduler leads; waiting as standby")
                 cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+                self._wait()
             cursor.execute(f"LISTEN {WORK_CHANNEL}")
+            self._wait()
         with transaction.atomic():
             state = SchedulerState.objects.select_for_update().get()
             state.epoch += 1
@@ -49,6 +61,16 @@ class Leadership:
             state.heartbeat = now
             state.save(update_fields=["epoch", "leader", "is_connected", "heartbeat"])
         self.epoch = state.epoch
+
+    def _wait(self) -> None:
+        """Wait for what the session was asked to do."""
+        while (state := self._session.poll()) != POLL_OK:
+            descriptor = [self._session.fileno()]
+            select.select(
+                descriptor if state == POLL_READ else [],
+                descriptor if state == POLL_WRITE else [],
+                [],
+            )
 
     @contextmanager
     def fenced(self) -> Iterator[None]:

@@ -2,8 +2,8 @@
 
 from django.db import transaction
 
-from scale.job.services import wake_scheduler
 from scale.scheduler.models import SchedulerState
+from scale.wake import wake_scheduler
 
 
 @transaction.atomic

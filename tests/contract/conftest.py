@@ -1,4 +1,9 @@
-"""The cluster under test and frameworks on it."""
+"""The cluster under test and frameworks on it.
+
+Without more it is a local Mesos of the suite's own. SCALE_TEST_MESOS_MASTER=host:port names another
+cluster, SCALE_TEST_MESOS_PRINCIPAL and SCALE_TEST_MESOS_SECRET how to get in; nothing else may run
+tasks there meanwhile. contract_cluster.DIFFERENCES is the list of what then is not tested.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,19 +14,13 @@ import pytest
 from contract_cluster import Cluster
 from contract_framework import Framework
 
-# Short periods: resends after 0.3, 0.6, ... s stand for 10, 20, ... s.
-SHORT = (
-    *("--ack-retry-s", "0.3", "--heartbeat-s", "0.5", "--allocation-interval-s", "0.2"),
-    *("--cpus", "4", "--mem", "4096", "--disk", "10000", "--shutdown-grace-s", "0.5"),
-)
-
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if contract_cluster.ONLY_GIVEN:
         yield contract_cluster.given()
         return
-    started = contract_cluster.start(tmp_path_factory.mktemp("mesos"), *SHORT)
+    started = contract_cluster.start(tmp_path_factory.mktemp("mesos"), *contract_cluster.SHORT)
     yield started
     started.stop()
 
@@ -31,8 +30,8 @@ def start_local(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Start local Mesos with options of one's own; it is stopped after the test."""
     started: list[Cluster] = []
 
-    def start(*options: str) -> Cluster:
-        made = contract_cluster.start(tmp_path, *SHORT, *options)
+    def start(*options: str, **env: str) -> Cluster:
+        made = contract_cluster.start(tmp_path, *contract_cluster.SHORT, *options, **env)
         started.append(made)
         return made
 

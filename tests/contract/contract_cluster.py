@@ -27,6 +27,12 @@ DIFFERENCES: Mapping[str, str] = {
     "closed": "everything but /version and /health asks for credentials",
 }
 
+# Short periods: resends after 0.3, 0.6, ... s stand for 10, 20, ... s.
+SHORT = (
+    *("--ack-retry-s", "0.3", "--heartbeat-s", "0.5", "--allocation-interval-s", "0.2"),
+    *("--cpus", "4", "--mem", "4096", "--disk", "10000", "--shutdown-grace-s", "0.5"),
+)
+
 ONLY_GIVEN = os.environ.get("SCALE_TEST_MESOS_MASTER", "")
 
 
@@ -118,13 +124,13 @@ class Cluster:
             assert self.process.wait(15) == 0
 
 
-def start(work_dir: Path, *options: str) -> Cluster:
-    """Start local Mesos on `work_dir` and return when it is ready."""
+def start(work_dir: Path, *options: str, **env: str) -> Cluster:
+    """Start local Mesos on `work_dir`, with `env` beside ours; return when it is ready."""
     announced, known = work_dir / "announced", work_dir / "credentials"
     announced.unlink(missing_ok=True)
     command = [sys.executable, "-m", "scale.localmesos", "--work-dir", str(work_dir)]
     command += ["--announce-file", str(announced), *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **env})
     wait_for(lambda: announced.exists() or process.poll() is not None, "local Mesos to be ready")
     assert process.poll() is None, "local Mesos ended at once"
     principal, secret = known.read_text().split()

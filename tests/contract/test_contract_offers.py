@@ -190,7 +190,7 @@ def test_more_than_was_refused_is_offered_despite_the_filter_and_at_once(
     framework.run_until(task)
     before = time.monotonic()
     assert cpus_of(framework.offer()) == pytest.approx(whole)
-    assert time.monotonic() - before < 0.15
+    assert time.monotonic() - before < 0.5
 
 
 def test_revive_clears_filters(framework: Framework) -> None:

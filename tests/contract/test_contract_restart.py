@@ -1,13 +1,14 @@
 """What survives `kill -9` of local Mesos, and what does not live on after it."""
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import contract_cluster
 import pytest
-from conftest import SHORT
-from contract_cluster import Cluster, wait_for
+from contract_cluster import SHORT, Cluster, wait_for
 from contract_framework import Framework
 
 pytestmark = pytest.mark.local_mesos("lost")
@@ -148,6 +149,24 @@ def test_sigterm_ends_the_tasks_and_leaves_nothing(
     cluster.stop()
     assert not is_alive("sleep\00031.4155")
     assert not is_alive(str(cluster.work_dir))
+    framework.stream_id = ""
+
+
+def test_a_fetch_that_hangs_does_not_hold_up_the_end(
+    start_local: Start, make_framework: Make, tmp_path: Path
+) -> None:
+    cluster = start_local()
+    framework = make_framework(cluster).subscribe()
+    os.mkfifo(tmp_path / "never")
+    uris = [{"value": str(tmp_path / "never"), "extract": False}]
+    task = framework.launch("true", command={"uris": uris})
+    agent = cluster.agents()[task["agent_id"]["value"]]
+    metrics = "/metrics/snapshot"
+    staging = "slave/tasks_staging"
+    wait_for(lambda: cluster.get(metrics, to=agent).json[staging] == 1, "the fetch to begin")
+    before = time.monotonic()
+    cluster.stop()
+    assert time.monotonic() - before < 5
     framework.stream_id = ""
 
 

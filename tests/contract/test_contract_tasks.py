@@ -319,6 +319,44 @@ def test_a_docker_task_without_an_engine_fails_with_the_reason(framework: Framew
     assert "docker" in status["message"]
 
 
+# An engine of a few lines: it notes how it is called, and `run` acts as the image's command.
+ENGINE = """#!/bin/sh
+echo "$@" >> "$(dirname "$0")/calls"
+case $1 in
+  version) echo 1 ;;
+  inspect) printf '[{"State": {"Running": true, "OOMKilled": %s}}]' "$OOM" ;;
+  run) shift; echo "in a container"; eval "last=\\${$#}"; exec sh -c "$last" ;;
+esac
+"""
+
+
+@pytest.mark.local_mesos("periods")
+@pytest.mark.parametrize("oom", ["false", "true"])
+def test_a_docker_task_is_run_by_the_engine_and_taken_away(
+    start_local: Any, make_framework: Any, tmp_path: Path, oom: str
+) -> None:
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(ENGINE)
+    program.chmod(0o755)
+    cluster = start_local(PATH=f"{program.parent}:{os.environ['PATH']}", OOM=oom)
+    framework = make_framework(cluster).subscribe()
+    container = {"type": "DOCKER", "docker": {"image": "busybox", "network": "HOST"}}
+    task = framework.launch("sleep 0.3; exit 3", container=container)
+    assert framework.run_until(task, "TASK_RUNNING")["state"] == "TASK_RUNNING"
+    status = framework.run_until(task)
+    assert status["state"] == "TASK_FAILED"
+    if oom == "true":
+        assert status["reason"] == "REASON_CONTAINER_LIMITATION_MEMORY"
+    else:
+        assert status["message"] == "Container exited with status 3"
+    assert framework.output(task) == "in a container\n"
+    wait_for(lambda: "rm -f mesos-" in (program.parent / "calls").read_text(), "the removal")
+    calls = (program.parent / "calls").read_text()
+    assert f"-e MESOS_FRAMEWORK_ID={framework.framework_id}" in calls
+    assert "--net host --entrypoint /bin/sh --name mesos-" in calls
+
+
 def test_the_agent_shows_its_executors_and_what_they_use(
     cluster: Cluster, framework: Framework
 ) -> None:

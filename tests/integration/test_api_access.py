@@ -238,6 +238,11 @@ def test_the_last_slash_is_required(path: str, api: APIClient) -> None:
     assert (answer.status_code, answer["Location"]) == (301, f"{path}/")
 
 
+def test_the_root_leads_to_the_admin(api: APIClient) -> None:
+    answer = api.get("/")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_created_things_are_where_they_were_made(
     prefix: str, api: APIClient, make_job_type: Callable[..., JobType]

@@ -8,15 +8,16 @@ import pytest
 from rest_framework.test import APIClient
 
 import scale
+from scale.core.errors import InvalidInput
 from scale.core.lifecycle import State
 from scale.error.models import Error
 from scale.error.selectors import ERROR_ORDER
+from scale.error.services import create_error
 from scale.job.models import JobExecution, JobType
-from scale.job.services import WORK_CHANNEL
-from scale.node import services as node_services
 from scale.node.models import Node
 from scale.node.selectors import NODE_ORDER
 from scale.scheduler.models import SchedulerState
+from scale.wake import WORK_CHANNEL
 
 LONG_AGO = datetime(2020, 1, 1, 12, tzinfo=UTC)
 NODE_FIELDS = {
@@ -126,6 +127,7 @@ def test_a_node_is_retired_and_brought_back(make_node: Callable[..., Node], api:
         ({}, "No fields specified for update."),
         ({"foo": 1}, "Unexpected fields: foo"),
         ({"is_paused": True, "b": 1, "a": 2}, "Unexpected fields: a, b"),
+        ({"pause_reason": "why"}, "pause_reason: is only for a node that is paused"),
         ({"is_paused": None}, "is_paused: This field may not be null."),
         ({"is_paused": []}, "is_paused: Must be a valid boolean."),
         (
@@ -157,10 +159,6 @@ def test_what_does_not_exist_is_404_and_what_is_no_number_400(
 def test_changing_a_node_that_does_not_exist(api: APIClient, db: None) -> None:
     answer = api.patch("/nodes/999999/", {"is_paused": True}, format="json")
     assert answer.status_code == 404
-
-
-def test_nodes_wake_the_same_scheduler_as_jobs() -> None:
-    assert node_services._WORK_CHANNEL == WORK_CHANNEL
 
 
 @pytest.mark.parametrize(
@@ -219,6 +217,11 @@ def test_a_bad_error_is_refused_by_its_field(
     answer = api.post("/errors/", body, format="json")
     assert (answer.status_code, answer.json()["field"]) == (400, field)
     assert not Error.objects.filter(is_builtin=False).exists()
+
+
+def test_errors_of_our_own_are_not_for_others_to_make(db: None) -> None:
+    with pytest.raises(InvalidInput, match="category"):
+        create_error(name="mine", title="T", description="D", category="SYSTEM")
 
 
 def test_the_queue_is_shown_by_job_type(

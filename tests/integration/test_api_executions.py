@@ -249,6 +249,8 @@ def test_pages_lead_to_each_other_and_keep_the_other_parameters(
     assert pages[1]["previous"] == (
         "http://testserver/v3/job-executions/?status=QUEUED&page_size=2&order=last_modified&page=1"
     )
+    exact = api.get("/job-executions/?page=1&page_size=5").json()
+    assert (len(exact["results"]), exact["next"]) == (5, None)
     beyond = api.get("/job-executions/?page=9&page_size=2").json()
     assert (beyond["count"], beyond["results"], beyond["next"]) == (5, [], None)
 

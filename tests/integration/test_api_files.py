@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
@@ -17,6 +18,7 @@ from django.test import override_settings
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from scale.api.uploads import BoundedUploadHandler
 from scale.core.errors import InvalidInput
 from scale.core.lifecycle import State
 from scale.job import files
@@ -278,10 +280,11 @@ def test_an_output_replaces_the_one_before_and_keeps_its_id(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_that_store_the_same_output_leave_one(
+def test_many_that_store_the_same_output_leave_one(
     make_execution: Callable[..., JobExecution],
 ) -> None:
-    execution, together, before = make_execution(State.QUEUED), Barrier(2), stored()
+    contents = [f"{n}".encode() for n in range(8)]
+    execution, together, before = make_execution(State.QUEUED), Barrier(8), stored()
 
     def store(content: bytes) -> int:
         together.wait()
@@ -298,13 +301,25 @@ def test_two_that_store_the_same_output_leave_one(
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(2) as pool:
-        ids = list(pool.map(store, [b"one", b"two"]))
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(store, contents))
     (row,) = File.objects.all()
-    assert ids == [row.pk, row.pk]
+    assert ids == {row.pk}
     (path,) = stored() - before
-    assert path.read_bytes() in {b"one", b"two"}
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+
+
+def test_an_upload_longer_than_announced_is_stopped_where_it_is_too_long(
+    tmp_path: Path,
+) -> None:
+    with override_settings(SCALE_MAX_UPLOAD_MIB=1, SCALE_STORAGE_DIR=tmp_path):
+        handler = BoundedUploadHandler()
+        handler.handle_raw_input(None, {}, 10, "x")
+        handler.new_file("file", "a.txt", "text/plain", 10)
+        handler.receive_data_chunk(b"x" * 1024 * 1024, 0)
+        with pytest.raises(RequestDataTooBig):
+            handler.receive_data_chunk(b"x", 1024 * 1024)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,16 @@ import psycopg2
 import pytest
 from django.core.files.storage import default_storage
 from django.db import connection
-from log_world import FRAMEWORK, NOON, THREE_PHASES, FakeAgent, Life, make_node, running_agent
+from log_world import (
+    FRAMEWORK,
+    NOON,
+    THREE_PHASES,
+    FakeAgent,
+    Life,
+    make_node,
+    running_agent,
+    wait_until,
+)
 
 from scale.api.log_reader import LogReader
 from scale.job import archive, logs
@@ -292,8 +301,7 @@ def test_only_one_archiver_works_at_a_time(run: Callable[..., int], life: Life) 
         assert owed(life)
     finally:
         other.close()
-    while not run():
-        pass  # the server sees that the connection is closed a moment later
+    wait_until(lambda: run() == 1)  # the server sees a moment later that we hung up
 
 
 def test_the_task_archives_what_is_owed(life: Life) -> None:

@@ -51,7 +51,11 @@ def test_a_job_without_files_runs_its_one_phase(scheduler: Bench) -> None:
     assert (execution.state, execution.status) == ("completed", "COMPLETED")
     assert (execution.job_completed - execution.job_started).total_seconds() == 7
     assert execution.ended == scheduler.now()
-    assert (execution.job_exit_code, execution.pre_started, execution.post_started) == (0, None, None)
+    assert (execution.job_exit_code, execution.pre_started, execution.post_started) == (
+        0,
+        None,
+        None,
+    )
     assert execution.job.status == "COMPLETED"
     assert history(execution) == ["create", "launch", "start", "finish"]
 
@@ -70,7 +74,13 @@ def test_a_job_with_files_runs_three_phases_on_one_node(scheduler: Bench) -> Non
     execution.refresh_from_db()
     assert execution.state == "completed"
     assert [execution.pre_exit_code, execution.job_exit_code, execution.post_exit_code] == [0] * 3
-    assert history(execution) == ["create", *["launch", "start", "hold"] * 2, "launch", "start", "finish"]
+    assert history(execution) == [
+        "create",
+        *["launch", "start", "hold"] * 2,
+        "launch",
+        "start",
+        "finish",
+    ]
     assert task_of(tokens[0], execution.uuid) == f"{execution.uuid}.pre.1"
     assert tokens[1] == "", "the command itself gets no token"
     assert task_of(tokens[2], execution.uuid) == f"{execution.uuid}.post.3"
@@ -294,7 +304,7 @@ def test_more_than_one_round_takes_is_launched_without_waiting_for_news(
     scheduler.gateway.take(Listed)
 
 
-# --- what only a real commit shows -----------------------------------------------------------------
+# --- what only a real commit shows ----------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True, serialized_rollback=True)

@@ -47,7 +47,7 @@ def ids(executions: list[JobExecution]) -> list[str]:
     return [str(execution.uuid) for execution in executions]
 
 
-# --- who may start ---------------------------------------------------------------------------------
+# --- who may start --------------------------------------------------------------------------------
 
 
 def test_the_more_urgent_start_first_and_then_the_older(scheduler: Bench) -> None:
@@ -174,7 +174,7 @@ def test_a_round_takes_as_many_queries_however_many_it_launches(scheduler: Bench
     assert cost(1) == cost(25) <= 35
 
 
-# --- offers that nobody needs ----------------------------------------------------------------------
+# --- offers that nobody needs ---------------------------------------------------------------------
 
 
 def test_an_offer_is_held_for_a_moment_and_then_declined_for_long(scheduler: Bench) -> None:
@@ -279,7 +279,7 @@ def test_what_no_offer_would_help_asks_for_none(scheduler: Bench, why: str) -> N
     assert scheduler.revived() == 0
 
 
-# --- sleep -----------------------------------------------------------------------------------------
+# --- sleep ----------------------------------------------------------------------------------------
 
 
 def test_an_idle_scheduler_sleeps_until_its_next_sign_of_life(scheduler: Bench) -> None:

@@ -50,7 +50,7 @@ def scheduler(settings: Settings, db: None) -> Iterator[Bench]:
 def to_phase(scheduler: Bench, execution: JobExecution, phase: str, state: str) -> str:
     """Bring a waiting execution of three phases to a state in a phase; return its last task."""
     phases = ["pre", "job", "post"]
-    for each in phases[: phases.index(phase)]:
+    for _each in phases[: phases.index(phase)]:
         task = scheduler.launch(execution)
         scheduler.tell(task.task_id, TaskState.FINISHED)
     execution.refresh_from_db()
@@ -64,7 +64,7 @@ def three(**fields: object) -> JobExecution:
     return submit(make_type(THREE_PHASES, **fields))
 
 
-# --- deadlines -------------------------------------------------------------------------------------
+# --- deadlines ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_last_of_its_tries_fails_the_job(scheduler: Bench) -> None:
     assert job.ended == scheduler.now()
 
 
-# --- kills -----------------------------------------------------------------------------------------
+# --- kills ----------------------------------------------------------------------------------------
 
 
 def test_a_kill_is_repeated_until_the_task_is_gone(scheduler: Bench) -> None:
@@ -250,7 +250,7 @@ def test_a_job_is_requeued_once_its_task_is_gone(scheduler: Bench) -> None:
     scheduler.run_to(again, "running")
 
 
-# --- nodes that go away ----------------------------------------------------------------------------
+# --- nodes that go away ---------------------------------------------------------------------------
 
 
 def test_an_unreachable_task_gets_a_grace_period_and_may_come_back(scheduler: Bench) -> None:
@@ -462,9 +462,7 @@ def test_the_error_mapping_of_the_type_names_the_error_of_an_exit_code(scheduler
     assert execution.job_exit_code == 3
 
 
-def test_updates_take_as_many_queries_however_many_they_are(
-    scheduler: Bench
-) -> None:
+def test_updates_take_as_many_queries_however_many_they_are(scheduler: Bench) -> None:
     types = [make_type(cpus_required=0.1, timeout=5) for _ in range(3)]
 
     def cost(count: int, state: TaskState) -> int:

@@ -16,6 +16,8 @@ from scale.job.models import ArchivedLog
 
 BLOCK = ArchivedLog.BLOCK_BYTES
 PAGE = 64 * 1024
+#: No part of it is like another.
+NUMBERS = b"".join(b"%d," % number for number in range(3 * BLOCK // 4))
 
 
 @dataclass
@@ -107,6 +109,27 @@ def test_many_readers_cost_one_read_per_interval(cluster: Cluster, reader: LogRe
         cluster.pass_time()
     assert cluster.reads == [("job/stdout", 0), ("job/stdout", 5), ("job/stdout", 5)]
     assert cluster.finds == 3
+
+
+def test_logs_of_the_same_piece_share_its_reads(cluster: Cluster, reader: LogReader) -> None:
+    cluster.write("job/stdout", b"hello")
+    assert whole(reader, reader.view(1, "stdout")) == b"hello"
+    assert whole(reader, reader.view(1, "combined")) == b"==> job stdout <==\nhello"
+    assert len(cluster.reads) == 1
+
+
+def test_news_after_a_block_that_was_dropped_are_not_taken_for_its_start(
+    cluster: Cluster,
+) -> None:
+    reader = make_reader(cluster, cache_bytes=1)
+    cluster.write("job/stdout", NUMBERS[: BLOCK + 1000])
+    view = reader.view(1, "stdout")
+    assert reader.read(view, BLOCK, 1000) == NUMBERS[BLOCK : BLOCK + 1000]
+    assert reader.read(view, 0, 1000) == NUMBERS[:1000]  # now the second block is not in memory
+    cluster.write("job/stdout", b"news")
+    cluster.pass_time()
+    view = reader.view(1, "stdout")
+    assert reader.read(view, BLOCK, 2000) == NUMBERS[BLOCK : BLOCK + 1000] + b"news"
 
 
 def test_readers_in_many_threads_share_a_read(cluster: Cluster, reader: LogReader) -> None:
@@ -290,7 +313,7 @@ def test_any_range_of_any_log_is_what_the_agent_has(
     cluster = Cluster(files={"job/stdout": b"", "job/stderr": b""})
     reader = make_reader(cluster, cache_bytes=cache)
     for size in growth:
-        cluster.write("job/stdout", bytes(range(256)) * (size // 256 + 1))
+        cluster.write("job/stdout", NUMBERS[:size])
         cluster.pass_time()
         view = reader.view(1, "stdout")
         offset = int(view.size * where)
