@@ -59,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> Iterator[None]:
     """Start the server; pytest-django asks for this before it makes the database."""
+    # A wait for a lock is not broken by pytest's own timeout: it is inside a C library.
+    settings.DATABASES["default"]["OPTIONS"]["options"] = "-c lock_timeout=30s"
     # Several runs may share a server that was given to us.
     settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = f"test_scale_{os.getpid()}"
     if GIVEN_DATABASE:

@@ -70,7 +70,6 @@ def lock_executions(
     return {row.pk: row for row in rows}
 
 
-@transaction.atomic
 def move_executions(
     moves: Sequence[Move],
     *,
@@ -91,7 +90,15 @@ def move_executions(
     """
     if not moves:
         return []
-    rows = locked if locked is not None else lock_executions(ids={m.execution_id for m in moves})
+    # Rows that were locked before are in a transaction already, which fails or commits as a whole.
+    with transaction.atomic(savepoint=locked is None):
+        rows = lock_executions(ids={m.execution_id for m in moves}) if locked is None else locked
+        return _move(moves, rows, at)
+
+
+def _move(
+    moves: Sequence[Move], rows: Mapping[int, JobExecution], at: datetime
+) -> list[JobExecution]:
     errors = Error.objects.in_bulk({m.error for m in moves if m.error}, field_name="name")
     touched: dict[int, JobExecution] = {}
     history = []
@@ -313,7 +320,7 @@ def new_execution(job: Job, *, needs: Resources, has_steps: bool) -> JobExecutio
     )
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def queue_executions(executions: Sequence[JobExecution], *, at: datetime) -> None:
     """Store new attempts as queued, with their jobs, and wake the scheduler on commit.
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -20,11 +20,11 @@ _ROUND_LIMIT: Final = 1000
 _MAX_TRIES: Final = 5
 
 
-def owed_cleanups(agent_ids: Iterable[str]) -> dict[str, list[JobExecution]]:
-    """Return executions whose folder waits for removal on these agents, by agent; one query."""
+def owed_cleanups() -> dict[str, list[JobExecution]]:
+    """Return executions whose folder waits for removal, by agents that are there; one query."""
     owed: dict[str, list[JobExecution]] = defaultdict(list)
     rows = JobExecution.objects.filter(
-        cleanup_owed=True, cleanup_task_id="", node__slave_id__in=list(agent_ids)
+        cleanup_owed=True, cleanup_task_id="", node__is_online=True
     ).select_related("node")
     for row in rows.only("uuid", "node__slave_id").order_by("id")[:_ROUND_LIMIT]:
         if row.node:

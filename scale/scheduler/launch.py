@@ -15,9 +15,9 @@ from scale.core.placement import Launch, plan
 from scale.core.reasons import WaitCode
 from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType, JobTypeRevision
-from scale.job.orders import CLEANUP_NEEDS, assign, files_of, recipe_of
+from scale.job.orders import CLEANUP_BATCH, CLEANUP_NEEDS, assign, files_of, recipe_of
 from scale.job.services import Move, Placed, lock_executions, move_executions
-from scale.scheduler.cleanup import cleanups_wait, owed_cleanups, start_cleanup
+from scale.scheduler.cleanup import owed_cleanups, start_cleanup
 from scale.scheduler.leader import Leadership
 from scale.scheduler.snapshot import LAUNCH_LIMIT, snapshot
 
@@ -83,17 +83,18 @@ def decide(
 
 def _place_cleanups(offers: Sequence[Offer], decided: Decided) -> list[Offer]:
     """Start one clean-up task on each agent that owes one and has room; return what is left."""
-    owed = owed_cleanups(offer.agent_id for offer in offers)
+    owed = owed_cleanups()
     left = []
     for offer in offers:
         free = offer.free
         if offer.agent_id in owed and CLEANUP_NEEDS.fits_in(free):
-            decided.tasks[offer.agent_id].append(
-                start_cleanup(offer.agent_id, owed.pop(offer.agent_id))
-            )
+            folders = owed.pop(offer.agent_id)
+            decided.tasks[offer.agent_id].append(start_cleanup(offer.agent_id, folders))
+            if len(folders) > CLEANUP_BATCH:
+                decided.waits = True
             free = free - CLEANUP_NEEDS
         left.append(_with_free(offer, free))
-    decided.waits = cleanups_wait()
+    decided.waits |= bool(owed)
     return left
 
 

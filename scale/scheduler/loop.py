@@ -79,6 +79,8 @@ class SchedulerLoop:
         self._node_ids: dict[str, int] = {}
         self._kills_sent: dict[str, float] = {}
         self._reserved: Mapping[Resources, str] = {}
+        # The earliest of all deadlines as the last round left it; only this loop sets any.
+        self._deadline: datetime | None = None
         self._heartbeat_s = -HEARTBEAT_S
         self._revived_s = 0.0
         self._connected = False
@@ -121,6 +123,7 @@ class SchedulerLoop:
         state = SchedulerState.objects.get()
         online = Node.objects.filter(is_online=True)
         self._node_ids = dict(online.values_list("slave_id", "pk"))
+        self._deadline = next_deadline()
         self._gateway.start(state.framework_id or None)
 
     def round(self) -> float:
@@ -274,8 +277,7 @@ class SchedulerLoop:
     # What is to be done.
 
     def _expire(self) -> None:
-        deadline = next_deadline()
-        if deadline is not None and deadline <= self._now():
+        if self._deadline is not None and self._deadline <= self._now():
             self._wanted = True
             self._again = expire(self._leadership, now=self._now()) > 0
 
@@ -359,6 +361,7 @@ class SchedulerLoop:
 
     def _pause_s(self) -> float:
         """Return how long nothing needs to be done, in seconds, if nothing happens."""
+        self._deadline = next_deadline()
         least_s = CALL_AGAIN_S if self._call_failed else 0.0
         if self._again or self._stopping:
             return least_s
@@ -371,7 +374,6 @@ class SchedulerLoop:
         reconcile_s = self._reconciler.next_s()
         if reconcile_s is not None:
             times.append(reconcile_s)
-        deadline = next_deadline()
-        if deadline is not None:
-            times.append(now_s + (deadline - self._now()).total_seconds())
+        if self._deadline is not None:
+            times.append(now_s + (self._deadline - self._now()).total_seconds())
         return max(least_s, min(times) - now_s)

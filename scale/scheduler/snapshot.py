@@ -54,6 +54,8 @@ SELECT head.id, shape.job_type_id, head.priority, shape.millicpus, shape.mem, sh
  ORDER BY head.priority, head.queued, head.id LIMIT %s
 """
 
+_NEEDS: Final = ("needs_millicpus", "needs_mem_mib", "needs_disk_mib")
+
 
 def something_waits() -> bool:
     """Return whether anything might start if there were offers; three queries at most."""
@@ -99,7 +101,7 @@ def held_executions() -> list[Holding]:
     rows = (
         JobExecution.objects.filter(state=State.HOLDING.value, stopping_since=None)
         .select_related("job")
-        .defer("job__data", "job__results", "results", "results_manifest", "environment")
+        .only("agent_id", "phase", *_NEEDS, "job__mem_required")
         .order_by("id")[:LAUNCH_LIMIT]
     )
     return [
@@ -140,10 +142,7 @@ def snapshot(offers: Sequence[Offer], reserved: Mapping[Resources, str]) -> Snap
     """
     shapes = waiting_shapes()
     room = headroom(shape.job_type_id for shape in shapes)
-    is_paused = SchedulerState.objects.values_list("is_paused", flat=True).get()
-    nodes = list(Node.objects.filter(is_active=True, is_online=True))
-    inactive = Node.objects.filter(is_active=False).values_list("slave_id", flat=True)
-    paused = {node.slave_id for node in nodes if node.is_paused or node.is_paused_errors}
+    sizes, paused = _nodes()
     wanted = {}
     for shape in shapes:
         most = min(room.get(shape.job_type_id, LAUNCH_LIMIT), LAUNCH_LIMIT)
@@ -151,15 +150,32 @@ def snapshot(offers: Sequence[Offer], reserved: Mapping[Resources, str]) -> Snap
         wanted[shape] = min(most, capacity(shape.needs, offers) + 1) if most else 1
     return Snapshot(
         offers=tuple(offers),
-        paused_nodes=frozenset(paused.union(inactive)),
-        nodes_total={node.slave_id: _total(node) for node in nodes if node.millicpus_total},
+        paused_nodes=paused,
+        nodes_total=sizes,
         holding=tuple(held_executions()),
         waiting=tuple(heads(wanted)),
         headroom=room,
-        scheduler_paused=is_paused,
+        scheduler_paused=SchedulerState.objects.values_list("is_paused", flat=True).get(),
         reserved=reserved,
     )
 
 
-def _total(node: Node) -> Resources:
-    return Resources(node.millicpus_total or 0, node.mem_mib_total or 0, node.disk_mib_total or 0)
+def _nodes() -> tuple[dict[str, Resources], frozenset[str]]:
+    """Return the sizes of the nodes that are there, and which take nothing new; one query."""
+    rows = Node.objects.values_list(
+        "slave_id",
+        "is_online",
+        "is_active",
+        "is_paused",
+        "is_paused_errors",
+        "millicpus_total",
+        "mem_mib_total",
+        "disk_mib_total",
+    )
+    sizes, closed = {}, set()
+    for agent_id, is_online, is_active, is_paused, has_errors, millicpus, mem, disk in rows:
+        if is_paused or has_errors or not is_active:
+            closed.add(agent_id)
+        if is_online and is_active and millicpus:
+            sizes[agent_id] = Resources(millicpus, mem or 0, disk or 0)
+    return sizes, frozenset(closed)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from scheduled import NOON, THREE_PHASES, make_type, statements, submit
 
 from scale.core.errors import InvalidInput, NotAllowedNow
@@ -291,6 +292,19 @@ def test_several_jobs_are_stored_all_or_none() -> None:
     assert len(submit_jobs([good, good], user="ada", at=NOON)) == 2
     assert JobExecution.objects.count() == ExecutionEvent.objects.count() == 2
     assert TriggerEvent.objects.count() == 1
+
+
+def test_jobs_that_cannot_be_queued_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    job_type = make_type()
+
+    def fail(*_given: object, **_named: object) -> None:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("scale.job.submission.queue_executions", fail)
+    with pytest.raises(OperationalError):
+        submit(job_type)
+    for model in (Job, JobExecution, TriggerEvent, ExecutionEvent):
+        assert not model.objects.exists()
 
 
 def test_many_jobs_take_as_many_statements_as_one(make_file: Callable[..., File]) -> None:

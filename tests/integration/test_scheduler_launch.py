@@ -20,6 +20,7 @@ from scheduled import (
 
 from scale.core.cluster import TaskRef, TaskState, TaskUpdate, UpdateReceived
 from scale.core.errors import GatewayError
+from scale.core.placement import Plan, Snapshot, plan
 from scale.job.models import ExecutionEvent, JobExecution
 from scale.job.services import cancel_job
 from scale.job.tokens import task_of
@@ -258,6 +259,33 @@ def test_what_was_canceled_after_it_was_read_is_not_launched(scheduler: Bench) -
     cancel_job(executions[0].job_id, at=scheduler.now())
     scheduler.launch(executions[1])
     assert history(executions[0]) == ["create", "cancel"]
+
+
+@pytest.mark.parametrize("phase", ["pre", "job"])
+def test_what_is_canceled_between_plan_and_lock_is_left_out(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    canceled, other = submit_many(make_type(THREE_PHASES), 2)
+    if phase == "job":
+        scheduler.offer()
+        scheduler.round(hint=True)
+        scheduler.gateway.take(Listed)
+        for task in scheduler.launched():
+            scheduler.tell(task.task_id, TaskState.FINISHED)
+
+    def plan_and_cancel(seen: Snapshot) -> Plan:
+        decided = plan(seen)
+        assert canceled.pk in {launch.execution_id for launch in decided.launches}
+        cancel_job(canceled.job_id, at=scheduler.now())
+        return decided
+
+    monkeypatch.setattr("scale.scheduler.launch.plan", plan_and_cancel)
+    scheduler.offer()
+    scheduler.round(hint=True)
+    scheduler.gateway.take(Listed)
+    [task] = scheduler.launched()
+    assert task.task_id.startswith(f"{other.uuid}.{phase}.")
+    assert newest(canceled.job).state == "canceled"
 
 
 def test_what_is_left_of_an_offer_is_offered_again_at_once(scheduler: Bench) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 from django.db import connection, transaction
-from fake_gateway import Acknowledged, Declined, FakeGateway, Launched, Listed, Reconciled
+from fake_gateway import Acknowledged, Declined, FakeGateway, Killed, Launched, Listed, Reconciled
 from scheduled import FRAMEWORK, NOON, Bench, bench, make_type, newest, submit
 
 from scale.core.cluster import (
@@ -25,12 +25,13 @@ from scale.core.cluster import (
 from scale.core.errors import GatewayError, LeadershipLost
 from scale.core.resources import Resources
 from scale.job.models import JobExecution
-from scale.job.services import wake_scheduler
+from scale.job.services import cancel_job
 from scale.node.models import Node
 from scale.node.registry import mark_offline
 from scale.scheduler.leader import Leadership
-from scale.scheduler.loop import SchedulerLoop
+from scale.scheduler.loop import CALL_AGAIN_S, SchedulerLoop
 from scale.scheduler.models import SchedulerState
+from scale.wake import wake_scheduler
 
 pytestmark = pytest.mark.django_db
 REAL = pytest.mark.django_db(transaction=True, serialized_rollback=True)
@@ -183,6 +184,26 @@ def test_a_master_that_takes_no_calls_neither_ends_the_scheduler_nor_makes_it_sp
     assert min(pauses[1:]) > 0
     for kind in (Declined, Launched, Acknowledged, Listed, Reconciled):
         scheduler.gateway.take(kind)
+
+
+def test_calls_that_fail_are_not_repeated_without_end(scheduler: Bench) -> None:
+    execution = submit()
+    scheduler.run_to(execution, "running")
+    cancel_job(execution.job_id, at=scheduler.now())
+    scheduler.restart()
+    scheduler.gateway.before = {Killed: refuse, Reconciled: refuse}
+    scheduler.loop.start()
+    scheduler.gateway.say(Subscribed(FRAMEWORK, "master:5050"))
+    rounds = 0
+    while scheduler.elapsed_s < 60:
+        pause_s = scheduler.round()
+        assert pause_s >= CALL_AGAIN_S
+        scheduler.elapsed_s += pause_s
+        rounds += 1
+    assert rounds <= 61
+    assert len(scheduler.killed()) >= 6, "and not given up"
+    scheduler.gateway.take(Listed)
+    scheduler.gateway.take(Reconciled)
 
 
 def test_updates_of_a_round_are_stored_although_the_agents_of_its_offers_are_unknown(
