@@ -17,6 +17,7 @@ from scale.env import (
     url,
     words,
 )
+from scale.failpoints import read_fail_point
 from scale.log import logging_settings
 
 env = Environment()
@@ -66,6 +67,10 @@ SCALE_HOLD_TIMEOUT_S = env("SCALE_HOLD_TIMEOUT_S", number(least=1, most=604_800)
 SCALE_UNREACHABLE_GRACE_S = env("SCALE_UNREACHABLE_GRACE_S", number(least=0, most=86_400), 60.0)
 SCALE_KILL_GRACE_S = env("SCALE_KILL_GRACE_S", number(least=0, most=3600), 5.0)
 
+# For tests of crashes: where the process is to kill itself.
+SCALE_TESTING = env("SCALE_TESTING", boolean, False)
+SCALE_FAIL_POINT = env("SCALE_FAIL_POINT", read_fail_point, None)
+
 _log_format = env("SCALE_LOG_FORMAT", one_of("console", "json"), "console")
 _log_level = env("SCALE_LOG_LEVEL", one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 
@@ -73,6 +78,8 @@ if bool(SCALE_MESOS_PRINCIPAL) != bool(SCALE_MESOS_SECRET):
     env.refuse("SCALE_MESOS_SECRET", "SCALE_MESOS_PRINCIPAL and SCALE_MESOS_SECRET go together")
 if not SCALE_AGENT_WORK_DIR.is_absolute() or Path("/") == SCALE_AGENT_WORK_DIR:
     env.refuse("SCALE_AGENT_WORK_DIR", "must be an absolute path below /")
+if SCALE_FAIL_POINT and not SCALE_TESTING:
+    env.refuse("SCALE_FAIL_POINT", "kills the process, and is for tests only: SCALE_TESTING=true")
 env.check()
 
 # A session that hangs in a transaction holds locks; the server ends it.

@@ -22,15 +22,26 @@ def page_of(
 
     A page after the last is empty, not an error: lists get shorter while they are read.
     """
+    return page_of_all(request, rows, page, columns, lambda found: [shape(row) for row in found])
+
+
+def page_of_all(
+    request: Request,
+    rows: QuerySet[Any, Any],
+    page: Page,
+    columns: Sequence[str],
+    shape: Callable[[Sequence[tuple[Any, ...]]], list[dict[str, Any]]],
+) -> Response:
+    """Answer as `page_of`; `shape` gets all rows of the page, so that it may ask for more."""
     count = rows.count()
     first = (page.number - 1) * page.size
-    found = rows.values_list(*columns)[first : first + page.size] if first < count else ()
+    found = list(rows.values_list(*columns)[first : first + page.size]) if first < count else []
     return Response(
         {
             "count": count,
             "next": _url(request, page.number + 1) if first + page.size < count else None,
             "previous": _url(request, page.number - 1) if page.number > 1 else None,
-            "results": [shape(row) for row in found],
+            "results": shape(found),
         }
     )
 

@@ -104,13 +104,7 @@ class Query:
 
     def period(self) -> tuple[datetime | None, datetime | None]:
         """Return the times that `started` and `ended` mean; None where the list has no end."""
-        now = timezone.now()
-        started, ended = (_instant(name, self.text(name), now) for name in ("started", "ended"))
-        if started is not None and started == (ended or now):
-            raise InvalidInput("started", "must not be the same as ended")
-        if started is not None and started > (ended or now):
-            raise InvalidInput("started", "must be before ended")
-        return started, ended
+        return period_of(self.text("started"), self.text("ended"), timezone.now())
 
     def page(self) -> Page:
         return Page(
@@ -122,6 +116,18 @@ class Query:
         unknown = sorted(set(self._given) - self._asked)
         if unknown:
             raise InvalidInput(unknown[0][:80], "is not a parameter here")
+
+
+def period_of(
+    started: str | None, ended: str | None, now: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """Return the times that two texts mean; raises InvalidInput if they are none, or no period."""
+    first, last = _instant("started", started, now), _instant("ended", ended, now)
+    if first is not None and first == (last or now):
+        raise InvalidInput("started", "must not be the same as ended")
+    if first is not None and first > (last or now):
+        raise InvalidInput("started", "must be before ended")
+    return first, last
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

@@ -146,17 +146,23 @@ _PERIOD: Final = (
 )
 
 
+#: The parameters of every list.
+PAGING: Final = [
+    OpenApiParameter(
+        "page",
+        {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "default": 1},
+        description="A page after the last one is empty.",
+    ),
+    OpenApiParameter(
+        "page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+    ),
+]
+
+
 def listing(order: Collection[str], what: str = "last change") -> list[OpenApiParameter]:
-    """Return the parameters that all lists have; `what` is the time that a period bounds."""
+    """Return the parameters of lists in time; `what` is the time that a period bounds."""
     return [
-        OpenApiParameter(
-            "page",
-            {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "default": 1},
-            description="A page after the last one is empty.",
-        ),
-        OpenApiParameter(
-            "page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
-        ),
+        *PAGING,
         one("started", OpenApiTypes.STR, f"The {what} was then or later: {_PERIOD}."),
         one("ended", OpenApiTypes.STR, f"The {what} was then or before: {_PERIOD}."),
         OpenApiParameter(

@@ -26,6 +26,7 @@ from scale.core.cluster import (
 )
 from scale.core.errors import GatewayError, LeadershipLost
 from scale.core.resources import Resources
+from scale.failpoints import fail_point
 from scale.node.models import Node
 from scale.node.registry import mark_offline, register_agents
 from scale.scheduler.gateway import Gateway
@@ -176,6 +177,7 @@ class SchedulerLoop:
         self._wanted |= applied.ended
         for update in updates:
             self._reconciler.heard_of(update.task_id)
+        fail_point("before-acknowledge")
         try:
             self._gateway.acknowledge(updates)
             for task in applied.kills:
@@ -325,7 +327,9 @@ class SchedulerLoop:
                 offer_ids = decided.offer_ids[agent_id]
                 self._book.drop(offer_ids)
                 # What the tasks leave is offered again at once: more may wait for it.
+                fail_point("before-accept")
                 self._gateway.launch(offer_ids, tasks, refuse_s=0.0)
+                fail_point("after-accept")
                 for task in tasks:
                     launched.pop(task.task_id)
         except GatewayError:
@@ -355,6 +359,7 @@ class SchedulerLoop:
         """Ask about every task that should live, and for every task that the cluster knows."""
         self._reconciler.ask(live_tasks(), now_s=self._monotonic())
         self._gateway.reconcile(())
+        fail_point("in-recovery")
         self._reconciler.began(now_s=self._monotonic())
 
     # When to look again.

@@ -11,6 +11,7 @@ from django.conf import settings
 from scale.core.cluster import ALIVE, TaskRef, TaskState, TaskUpdate
 from scale.core.lifecycle import Event, Phase, State
 from scale.core.updates import LiveExecution, Verdict, judge
+from scale.failpoints import fail_point
 from scale.job.bulk import update_rows
 from scale.job.documents import read_error_mapping
 from scale.job.models import JobExecution, JobType
@@ -68,6 +69,7 @@ def apply_updates(
             update_rows(reach, ["unreachable_since", "deadline"])
             move_executions(moves, at=now, locked=rows)
             applied.ended |= any(move.event is not Event.START for move in moves)
+        fail_point("before-update-commit")
     for update in cleanups:
         if update.task_id in strays:
             _kill_stray(update, applied)
