@@ -13,6 +13,7 @@ from typing import Any
 from scale.embedded import postgres as pg
 from scale.embedded import probes
 from scale.embedded.local_mesos import LocalMesos
+from scale.embedded.ready import ReadyFile
 from scale.embedded.supervisor import Part
 from scale.embedded.surroundings import plain
 from scale.embedded.valkey import Valkey
@@ -70,22 +71,21 @@ def mesos(local: LocalMesos, lock: int) -> Part:
     )
 
 
-def scheduler(environment: Mapping[str, str], lock: int, web: tuple[str, int]) -> Part:
-    """It has no port; what it lacks is asked from web, which reads its heartbeat."""
-
-    async def missing(_pid: int) -> str | None:
-        return probes.what_is_missing(*await probes.get(*web, "/readyz"))
-
-    return _ours("scheduler", environment, lock, missing=missing, probe_every_s=0.25, grace_s=1.0)
+def scheduler(environment: Mapping[str, str], lock: int, run: Path) -> Part:
+    ready = ReadyFile(run / "scheduler.ready", "it is not subscribed to Mesos")
+    return _ours("scheduler", environment, lock, ready=ready, grace_s=1.0)
 
 
-def worker(environment: Mapping[str, str], lock: int, schedule: Path) -> Part:
-    return _ours("worker", environment, lock, "--schedule", str(schedule), grace_s=2.0)
+def worker(environment: Mapping[str, str], lock: int, run: Path, schedule: Path) -> Part:
+    ready = ReadyFile(run / "worker.ready", "it is not connected to the broker")
+    return _ours("worker", environment, lock, "--schedule", str(schedule), ready=ready, grace_s=2.0)
 
 
 def web(environment: Mapping[str, str], lock: int, listening: int, at: tuple[str, int]) -> Part:
+    """It is ready when it says that all is: database, broker and the scheduler's heartbeat."""
+
     async def missing(_pid: int) -> str | None:
-        return probes.what_is_missing(*await probes.get(*at, "/healthz"))
+        return probes.what_is_missing(*await probes.get(*at, "/readyz"))
 
     return _ours(
         "web",
@@ -100,8 +100,20 @@ def web(environment: Mapping[str, str], lock: int, listening: int, at: tuple[str
 
 
 def _ours(
-    name: str, environment: Mapping[str, str], lock: int, *arguments: str, **others: Any
+    name: str,
+    environment: Mapping[str, str],
+    lock: int,
+    *arguments: str,
+    ready: ReadyFile | None = None,
+    **others: Any,
 ) -> Part:
     command = [*PYTHON, "-m", "scale.cli.main", name, *arguments]
-    fields = {"descriptors": (lock,), **others}
-    return Part(name=name, launch=lambda: command, environment=environment, **fields)
+
+    def launch() -> list[str]:
+        if ready:
+            ready.forget()
+        return command
+
+    told = {**environment, **(ready.environment() if ready else {})}
+    fields = {"descriptors": (lock,), **({"missing": ready.missing} if ready else {}), **others}
+    return Part(name=name, launch=launch, environment=told, **fields)

@@ -70,6 +70,7 @@ class _Run:
         self, wish: Wish, home: Home, lock: int, sockets: Path, web: socket.socket
     ) -> None:
         self._home, self._lock, self._web, self._host = home, lock, web, wish.host
+        self._sockets = sockets
         self._url = listener.base_url(web)
         self._postgres = (
             None if _given("DATABASE_URL") else PostgresServer(home.path, sockets=sockets)
@@ -190,15 +191,16 @@ class _Run:
         return self._mesos.found()
 
     async def _start_servers(self, environment: dict[str, str]) -> None:
-        """Start the three, which need not wait for each other, and wait for those that serve."""
         self._home.write_environment(environment)
         at = listener.reachable(self._web)
         schedule = self._home.worker / "schedule"
-        self._supervisor.start(parts.scheduler(environment, self._lock, at))
-        self._supervisor.start(parts.worker(environment, self._lock, schedule))
-        self._supervisor.start(parts.web(environment, self._lock, self._web.fileno(), at))
-        await self._supervisor.ready("web")
-        await self._supervisor.ready("scheduler")
+        for part in (
+            parts.scheduler(environment, self._lock, self._sockets),
+            parts.worker(environment, self._lock, self._sockets, schedule),
+            parts.web(environment, self._lock, self._web.fileno(), at),
+        ):
+            self._supervisor.start(part)
+            await self._supervisor.ready(part.name)
 
     async def _show(self, made: dict[str, str]) -> None:
         """Show once what a first start made; until then the next start makes it anew."""

@@ -2,7 +2,7 @@
 
 import logging
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -42,13 +42,17 @@ class Leadership:
         self._wait()
         self.epoch = 0
 
-    def acquire(self, *, now: datetime) -> None:
-        """Wait until this process leads; the wait is in the database and costs nothing."""
+    def acquire(self, *, now: datetime, standing_by: Callable[[], None] = lambda: None) -> None:
+        """Wait until this process leads; the wait is in the database and costs nothing.
+
+        `standing_by` is called if another one leads, before the wait.
+        """
         with self._session.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
             self._wait()
             if cursor.fetchone() != (True,):
                 logger.info("another scheduler leads; waiting as standby")
+                standing_by()
                 cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
                 self._wait()
             cursor.execute(f"LISTEN {WORK_CHANNEL}")

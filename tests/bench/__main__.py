@@ -148,7 +148,7 @@ def latency(scale: Stack, count: int) -> None:
 
 def idle(scale: Stack, seconds: float) -> None:
     """Print the share of one core that each part uses when there is nothing to do."""
-    time.sleep(10)  # what the earlier figures left behind, such as archiving, has ended
+    time.sleep(10)  # what the start has set off has ended
     before = cpu_ticks(scale.pid)
     time.sleep(seconds)
     after = cpu_ticks(scale.pid)
@@ -192,9 +192,9 @@ def main() -> None:
     print(f"load before: {os.getloadavg()[0]:.2f}")
     spawning(500)
     with stack() as scale:
+        idle(scale, wanted.idle_seconds)
         latency(scale, wanted.submissions)
         throughput(scale, wanted.executions)
-        idle(scale, wanted.idle_seconds)
     print(f"load after: {os.getloadavg()[0]:.2f}")
 
 

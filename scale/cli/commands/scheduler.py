@@ -22,15 +22,26 @@ def run() -> None:
     from django.conf import settings
     from django.utils import timezone
 
+    from scale.core.cluster import ClusterEvent, Subscribed
     from scale.core.errors import LeadershipLost
+    from scale.embedded.ready import announce
     from scale.scheduler.leader import Leadership
     from scale.scheduler.loop import SchedulerLoop
+
+    class Gateway(MesosGateway):
+        """Says that this process is ready as soon as it is subscribed."""
+
+        def drain(self) -> list[ClusterEvent]:
+            events = super().drain()
+            if any(isinstance(event, Subscribed) for event in events):
+                announce()
+            return events
 
     if not settings.SCALE_MESOS_MASTER:
         sys.exit("Scale cannot start:\n  SCALE_MESOS_MASTER must be set for the scheduler")
     leadership = Leadership(f"{socket.gethostname()}:{os.getpid()}")
-    leadership.acquire(now=timezone.now())
-    gateway = MesosGateway(
+    leadership.acquire(now=timezone.now(), standing_by=announce)
+    gateway = Gateway(
         settings.SCALE_MESOS_MASTER,
         principal=settings.SCALE_MESOS_PRINCIPAL or None,
         secret=settings.SCALE_MESOS_SECRET or None,

@@ -14,6 +14,8 @@ from celery import Celery
 from celery.beat import Service
 from celery.signals import worker_ready
 
+from scale.embedded.ready import announce
+
 logger = logging.getLogger(__name__)
 
 # How long beat sleeps at most, and so how long it takes to stop.
@@ -30,6 +32,7 @@ def run(*, concurrency: int, beat: bool, schedule: Path | None) -> None:
 
     # The embedded default may run as root; messages are JSON, so that nobody gains by it.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
+    worker_ready.connect(lambda **_: announce(), weak=False)
     with ExitStack() as held:
         if beat:
             if schedule is None:
