@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --comp
 # For tools that import the settings and connect to nothing.
 SETTINGS := SCALE_SECRET_KEY=check DATABASE_URL=postgresql:///check?host=/nonexistent
 
-.PHONY: run test check check-fast bench docs lock clean
+.PHONY: run test check check-fast faults bench docs lock clean
 
 run: $(VENV)/run.stamp ## install what is missing and start everything on this machine
 	@exec $(BIN)/scale up $(UP)
@@ -31,8 +31,12 @@ check: check-fast ## format, lint, types, import layers, migrations, unit tests
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/pytest tests/unit
 
+faults: $(VENV)/dev.stamp ## kill every part under load, e.g. make faults SEED=7 COUNT=1000
+	$(BIN)/python -W error tests/faults --seed $(or $(SEED),1) --count $(or $(COUNT),500)
+
 bench: $(VENV)/dev.stamp ## the figures of docs/benchmarks.md
 	$(BIN)/python tests/bench
+	$(BIN)/python tests/bench/reconcile.py
 
 docs: $(VENV)/dev.stamp ## the pages that are made from code
 	$(BIN)/python docs/generate.py

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
@@ -25,6 +25,11 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 _WORKERS: Final = 8
 _TRANSFERS: Final = ("/agent/", "/files/", "/v3/files/")
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
+#: What bodies that have not come whole may take in all, and for how long one may be on its way.
+_WAITING_BYTES: Final = 64 * 1024 * 1024
+#: More than Django takes (DATA_UPLOAD_MAX_MEMORY_SIZE); files have paths of their own.
+_BODY_BYTES: Final = 16 * 1024 * 1024
+_BODY_WITHIN_S: Final = 30.0
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -42,6 +47,7 @@ class Application:
         self._close_log_reader = close_log_reader
         self._pages: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
         self._transfers: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
+        self._waiting_bytes = 0
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "lifespan":
@@ -51,7 +57,37 @@ class Application:
         elif scope["path"].startswith(_TRANSFERS):
             await self._transfers(_decodable(scope), receive, send)
         else:
-            await self._pages(_decodable(scope), receive, send)
+            await self._page(scope, receive, send)
+
+    async def _page(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Give the request a thread only when its body is here.
+
+        Forms are read before anybody has logged in: eight peers that send theirs slowly would
+        keep all threads.
+        """
+        came: list[MutableMapping[str, Any]] = []
+        held = 0
+        try:
+            async with asyncio.timeout(_BODY_WITHIN_S):
+                while not came or came[-1].get("more_body"):
+                    came.append(await receive())
+                    size = len(came[-1].get("body", b""))
+                    held, self._waiting_bytes = held + size, self._waiting_bytes + size
+                    if held > _BODY_BYTES or self._waiting_bytes > _WAITING_BYTES:
+                        await _refuse(send, 413 if held > _BODY_BYTES else 503)
+                        return
+        except TimeoutError:
+            await _refuse(send, 408)
+            return
+        finally:
+            self._waiting_bytes -= held
+        if came[-1]["type"] == "http.request":
+            messages = iter(came)
+
+            async def again() -> MutableMapping[str, Any]:
+                return next(messages, None) or await receive()
+
+            await self._pages(_decodable(scope), again, send)
 
     async def _live(self, receive: "Receive", send: "Send") -> None:
         await receive()
@@ -64,6 +100,12 @@ class Application:
         for django in (self._pages, self._transfers):
             django.executor.shutdown(wait=False, cancel_futures=True)
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _refuse(send: "Send", status: int) -> None:
+    headers = [(b"content-length", b"0"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _on_stop_signal(stop: Callable[[], None]) -> Callable[[], None]:

@@ -4,6 +4,8 @@
 """
 
 import sys
+from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 from scale.env import (
@@ -54,7 +56,10 @@ SCALE_AGENT_WORK_DIR = env("SCALE_AGENT_WORK_DIR", Path, Path("/var/lib/scale/wo
 SCALE_AGENT_PYTHON = env("SCALE_AGENT_PYTHON", str, "python3")
 SCALE_AGENT_FILE_ROOTS = env("SCALE_AGENT_FILE_ROOTS", words, [])
 SCALE_AGENT_FORBIDDEN_NETWORKS = env(
-    "SCALE_AGENT_FORBIDDEN_NETWORKS", words, ["169.254.0.0/16", "fe80::/10"]
+    "SCALE_AGENT_FORBIDDEN_NETWORKS",
+    words,
+    # Where clouds keep credentials: link-local, and what AWS, Google and Alibaba have besides.
+    ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "100.100.100.200/32"],
 )
 SCALE_MAX_OUTPUT_MIB = env("SCALE_MAX_OUTPUT_MIB", integer(least=1, most=100_000_000), 102_400)
 
@@ -66,6 +71,7 @@ SCALE_STEPS_TIMEOUT_S = env("SCALE_STEPS_TIMEOUT_S", number(least=1, most=604_80
 SCALE_HOLD_TIMEOUT_S = env("SCALE_HOLD_TIMEOUT_S", number(least=1, most=604_800), 3600.0)
 SCALE_UNREACHABLE_GRACE_S = env("SCALE_UNREACHABLE_GRACE_S", number(least=0, most=86_400), 60.0)
 SCALE_KILL_GRACE_S = env("SCALE_KILL_GRACE_S", number(least=0, most=3600), 5.0)
+SCALE_LEASE_S = env("SCALE_LEASE_S", number(least=10, most=3600), 15.0)
 
 # For tests of crashes: where the process is to kill itself.
 SCALE_TESTING = env("SCALE_TESTING", boolean, False)
@@ -78,15 +84,32 @@ if bool(SCALE_MESOS_PRINCIPAL) != bool(SCALE_MESOS_SECRET):
     env.refuse("SCALE_MESOS_SECRET", "SCALE_MESOS_PRINCIPAL and SCALE_MESOS_SECRET go together")
 if not SCALE_AGENT_WORK_DIR.is_absolute() or Path("/") == SCALE_AGENT_WORK_DIR:
     env.refuse("SCALE_AGENT_WORK_DIR", "must be an absolute path below /")
+if any(not root.startswith("/") for root in SCALE_AGENT_FILE_ROOTS):
+    env.refuse("SCALE_AGENT_FILE_ROOTS", "must be absolute paths")
+for _network in SCALE_AGENT_FORBIDDEN_NETWORKS:
+    try:
+        ip_network(_network)
+    except ValueError as _error:
+        env.refuse("SCALE_AGENT_FORBIDDEN_NETWORKS", str(_error))
+# Whoever guesses the key makes sessions and agents' tokens. Django's check wants as much (W009).
+if SCALE_API_URL.startswith("https://") and (len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5):
+    env.refuse("SCALE_SECRET_KEY", "must have at least 50 characters, and random ones")
 if SCALE_FAIL_POINT and not SCALE_TESTING:
     env.refuse("SCALE_FAIL_POINT", "kills the process, and is for tests only: SCALE_TESTING=true")
 env.check()
 
-# A session that hangs in a transaction holds locks; the server ends it.
+# A session that hangs in a transaction holds locks, on which the next leader would wait; the server
+# ends it. So a scheduler that is stopped at a bad moment is replaced within this time.
+_given_options = dict(DATABASES["default"].get("OPTIONS") or {})  # type: ignore[call-overload]
+_hang_ends = "-c idle_in_transaction_session_timeout=10s"
 DATABASES["default"] |= {
     "CONN_MAX_AGE": 600,
     "CONN_HEALTH_CHECKS": True,
     "DISABLE_SERVER_SIDE_CURSORS": True,
+    "OPTIONS": {
+        **_given_options,
+        "options": f"{_hang_ends} {_given_options.get('options', '')}".strip(),
+    },
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -100,6 +123,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "knox",
+    "axes",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "scale.error",
@@ -118,6 +142,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "scale.urls"
 ASGI_APPLICATION = "scale.asgi.application"
@@ -134,6 +159,20 @@ TEMPLATES = [
         },
     }
 ]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # asked first: it refuses who guesses
+    "django.contrib.auth.backends.ModelBackend",
+]
+# A name is locked for a minute after five wrong passwords: 7,200 guesses a day. By the name alone,
+# because addresses are many, and behind a proxy one; a lock does not touch sessions and tokens.
+AXES_LOCKOUT_PARAMETERS = ["username"]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=1)
+AXES_RESET_ON_SUCCESS = True
+# Else whoever goes on guessing would lock the owner out for ever.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -161,8 +200,8 @@ STORAGES = {
     },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
-# Uploads over a little go to a temporary file, never to memory.
-FILE_UPLOAD_HANDLERS = ["scale.api.uploads.BoundedUploadHandler"]
+# Files are only taken by the view for them: forms are read before anybody has logged in.
+FILE_UPLOAD_HANDLERS = ["scale.api.uploads.NoUploads"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 
 REST_FRAMEWORK = {
@@ -201,6 +240,13 @@ _https = SCALE_API_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SESSION_COOKIE_HTTPONLY = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+SECURE_SSL_REDIRECT = _https
+# Supervisors ask the process itself, without the proxy.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
+# Whether hosts below ours, or browsers' lists, are bound too is for the owner of the domain to say.
+# W006 is about locks by address and browser; ours is by the name alone, which needs neither.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021", "axes.W006"]
 
 # Celery does what may be late or happen twice; the truth of what is owed is in rows.
 CELERY_BROKER_URL = SCALE_BROKER_URL
@@ -219,6 +265,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "scale.job.tasks.archive_logs",
         "schedule": 5.0,
         "options": {"expires": 5.0},
+    },
+    "work off bulk actions": {
+        "task": "scale.job.tasks.work_off_bulk_actions",
+        "schedule": 2.0,
+        "options": {"expires": 2.0},
+    },
+    "forget idempotency keys": {
+        "task": "scale.job.tasks.forget_idempotency_keys",
+        "schedule": 3600.0,
+        "options": {"expires": 3600.0},
     },
 }
 

@@ -13,21 +13,33 @@ from scale.api import (
     executions,
     files,
     health,
+    history,
+    job_lists,
     job_types,
     jobs,
     logs,
+    many_jobs,
     nodes,
+    queueing,
+    reports,
+    status,
 )
 
-# Logs come before executions: their addresses are longer.
+# Fixed addresses come before those with ids in the same place.
 _RESOURCES: list[URLPattern] = [
     *logs.urlpatterns,
+    *history.urlpatterns,
+    *job_lists.urlpatterns,
+    *many_jobs.urlpatterns,
+    *reports.urlpatterns,
     *executions.urlpatterns,
     *job_types.urlpatterns,
     *jobs.urlpatterns,
     *nodes.urlpatterns,
     *catalogue.urlpatterns,
     *cluster.urlpatterns,
+    *status.urlpatterns,
+    *queueing.urlpatterns,
     *files.urlpatterns,
 ]
 
@@ -43,6 +55,7 @@ urlpatterns = [
     *_RESOURCES,
     path("v3/", include([_not_described(pattern) for pattern in _RESOURCES])),
     *health.urlpatterns,
+    *status.metrics_urlpatterns,
     *agent.urlpatterns,
     # The description holds no secret, and a client needs it before it can log in.
     path("schema/", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),

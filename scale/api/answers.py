@@ -9,7 +9,10 @@ from rest_framework import serializers
 
 from scale.api.fields import Choice
 from scale.core.lifecycle import Event, JobStatus, Phase, State, Status
+from scale.core.reasons import WaitCode
 from scale.error.models import Error
+from scale.job.asked import BulkAction
+from scale.job.models import ExecutionEvent
 
 _Text = serializers.CharField
 _Whole = serializers.IntegerField
@@ -205,6 +208,14 @@ class JobFull(_Job):
     results = _Document()
 
 
+class WaitingReason(serializers.Serializer[Any]):
+    """Why something waits; null if it does not, or nothing that we know is in its way."""
+
+    code = Choice("WaitCode", WaitCode)
+    message = _Text()
+    since = _when(maybe=False)
+
+
 class ExecutionDetails(_Execution):
     uuid = serializers.UUIDField()
     exe_num = _Whole(help_text="which attempt of its job this is")
@@ -225,6 +236,7 @@ class ExecutionDetails(_Execution):
     current_stdout_url = serializers.URLField(allow_null=True)
     current_stderr_url = serializers.URLField(allow_null=True)
     results_manifest = _Document()
+    waiting_reason = WaitingReason(allow_null=True)
 
 
 class ExecutionInJob(_Execution):
@@ -233,6 +245,28 @@ class ExecutionInJob(_Execution):
     job = Reference()
     node = Reference(allow_null=True)
     error = Reference(allow_null=True)
+
+
+class Attempt(ExecutionAnswer):
+    exe_num = _Whole(help_text="which attempt of its job this is")
+    error_message = _Text()
+
+
+class AttemptReference(Reference):
+    exe_num = _Whole()
+
+
+class HistoryAnswer(serializers.Serializer[Any]):
+    """One thing that happened to an execution."""
+
+    id = _Whole()
+    at = _when(maybe=False)
+    event = Choice("HistoryEvent", [ExecutionEvent.CREATE, *Event])
+    state = Choice("ExecutionState", State)
+    phase = Choice("ExecutionPhase", Phase)
+    task_id = _Text()
+    message = _Text()
+    job_exe = AttemptReference()
 
 
 class GivenAnswer(serializers.Serializer[Any]):
@@ -271,6 +305,39 @@ class ExecutionInNode(_Execution):
     disk_total_scheduled = _Number(allow_null=True)
 
 
+class TallyAnswer(serializers.Serializer[Any]):
+    status = Choice("JobStatus", JobStatus)
+    count = _Whole()
+    most_recent = _when(maybe=False)
+    category = Choice("ErrorCategory", Error.Category, allow_null=True)
+
+
+class NodeStatus(serializers.Serializer[Any]):
+    node = NodeAnswer()
+    is_online = _Flag()
+    job_exe_counts = TallyAnswer(many=True)
+    job_exes_running = ExecutionInNode(many=True)
+
+
+class JobTypeStatus(serializers.Serializer[Any]):
+    job_type = JobTypeBase()
+    job_counts = TallyAnswer(many=True)
+
+
+class JobTypeRunning(serializers.Serializer[Any]):
+    job_type = JobTypeBase()
+    count = _Whole()
+    longest_running = _when(maybe=False)
+
+
+class SystemFailures(serializers.Serializer[Any]):
+    job_type = JobTypeBase()
+    error = ErrorAnswer()
+    count = _Whole()
+    first_error = _when(maybe=False)
+    last_error = _when(maybe=False)
+
+
 class ResourcesAnswer(serializers.Serializer[Any]):
     cpus = _Number()
     mem = _Number(help_text="MiB")
@@ -300,6 +367,32 @@ class FileAnswer(serializers.Serializer[Any]):
     url = serializers.URLField()
 
 
+class JobUpdate(JobAnswer):
+    input_files = FileAnswer(many=True)
+
+
+class JobWithExecution(JobAnswer):
+    latest_job_exe = ExecutionInJob(allow_null=True)
+
+
+class SubmittedAnswer(serializers.Serializer[Any]):
+    count = _Whole()
+    job_ids = serializers.ListField(child=_Whole(), help_text="in the order of the request")
+
+
+class BulkActionAnswer(serializers.Serializer[Any]):
+    id = _Whole()
+    kind = Choice("BulkActionKind", BulkAction.Kind)
+    filters = _Document(help_text="as they were given, durations as times")
+    priority = _Whole(allow_null=True)
+    requested_by = _text()
+    created = _when(maybe=False)
+    finished = _when()
+    done = _Whole(help_text="how many jobs were changed so far")
+    failed = _Whole(help_text="how many fitted but could not be changed")
+    failure = _Text(help_text="why the first of those could not")
+
+
 class WaitingAnswer(serializers.Serializer[Any]):
     count = _Whole()
     longest_queued = _when(maybe=False)
@@ -308,6 +401,9 @@ class WaitingAnswer(serializers.Serializer[Any]):
     job_type_version = _Text()
     highest_priority = _Whole(help_text="the lowest number")
     is_job_type_paused = _Flag()
+    waiting_reason = WaitingReason(
+        allow_null=True, help_text="why the least demanding of them waits"
+    )
 
 
 class QueueAnswer(serializers.Serializer[Any]):
@@ -316,6 +412,68 @@ class QueueAnswer(serializers.Serializer[Any]):
 
 class SchedulerAnswer(serializers.Serializer[Any]):
     is_paused = _Flag()
+
+
+class MasterAnswer(serializers.Serializer[Any]):
+    is_online = _Flag()
+    hostname = _text()
+    port = _Whole(allow_null=True)
+
+
+class SchedulerStatus(serializers.Serializer[Any]):
+    is_online = _Flag()
+    is_paused = _Flag()
+    hostname = _text()
+    heartbeat = _when()
+    framework_id = _text()
+
+
+class NodeTrouble(serializers.Serializer[Any]):
+    id = _Whole()
+    hostname = _Text()
+    state = Choice("NodeTroubleState", ["paused", "degraded", "offline"])
+    reason = _Text()
+
+
+class NodesSummary(serializers.Serializer[Any]):
+    ready = _Whole()
+    paused = _Whole()
+    degraded = _Whole(help_text="paused because too much failed there")
+    offline = _Whole()
+    inactive = _Whole()
+    troubles = NodeTrouble(many=True, help_text="up to 100 that take nothing new")
+
+
+class ClusterResources(serializers.Serializer[Any]):
+    total = ResourcesAnswer()
+    scheduled = ResourcesAnswer()
+    used = ResourcesAnswer(help_text="the same as scheduled")
+    free = ResourcesAnswer()
+
+
+class StatusAnswer(serializers.Serializer[Any]):
+    timestamp = _when(maybe=False)
+    master = MasterAnswer()
+    scheduler = SchedulerStatus()
+    queue_depth = _Whole()
+    is_queue_depth_estimated = _Flag()
+    nodes = NodesSummary()
+    resources = ClusterResources()
+
+
+class QueueLengths(serializers.Serializer[Any]):
+    PENDING = _Whole()
+    QUEUED = _Whole()
+    RUNNING = _Whole()
+
+
+class QueuedResources(serializers.Serializer[Any]):
+    """What an autoscaler needs to know."""
+
+    cluster_resources = ResourcesAnswer(help_text="what the nodes that are online have")
+    queue_lengths = QueueLengths()
+    queued_resources = ResourcesAnswer(help_text="what those that wait need together")
+    total_resources = ResourcesAnswer(help_text="what those that wait or run need together")
 
 
 class VersionAnswer(serializers.Serializer[Any]):

@@ -5,6 +5,11 @@ from typing import Any, Final
 
 from rest_framework import serializers
 
+from scale.api.fields import Choice
+from scale.api.renderers import BIGGEST_INTEGER
+from scale.core.lifecycle import JobStatus
+from scale.error.models import Error
+
 _INT32: Final = 2**31 - 1
 _MOST_MIB: Final = float(_INT32)
 
@@ -94,6 +99,12 @@ class JobTypeName(serializers.Serializer[Any]):
     name = Text()
     version = Text()
 
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, dict) else []
+        if unknown:
+            raise serializers.ValidationError({unknown[0][:80]: "is not a field here"})
+        return super().to_internal_value(data)
+
 
 class JobBody(serializers.Serializer[Any]):
     """A new job: `job_type` or `job_type_id` says of which type."""
@@ -109,18 +120,65 @@ class JobBody(serializers.Serializer[Any]):
         min_value=-_INT32, max_value=_INT32, required=False, help_text="lower is more urgent"
     )
 
-    def validate_job_type(self, value: dict[str, Any]) -> dict[str, Any]:
-        unknown = sorted(set(self.initial_data["job_type"]) - {"name", "version"})
-        if unknown:
-            raise serializers.ValidationError({unknown[0][:80]: "is not a field here"})
-        return value
-
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("job_type" in attrs) == ("job_type_id" in attrs):
             raise serializers.ValidationError(
                 {"job_type": "Give either job_type, with name and version, or job_type_id."}
             )
         return attrs
+
+
+class JobsBody(serializers.Serializer[Any]):
+    """Many new jobs; all are made, or none."""
+
+    jobs = serializers.ListField(child=JobBody(), min_length=1, max_length=1000)
+
+
+class OneOrMany(serializers.ListField):
+    """A list that is not empty, or the one thing that would be in it."""
+
+    def __init__(self, child: serializers.Field[Any, Any, Any, Any]) -> None:
+        super().__init__(child=child, required=False, allow_empty=False, max_length=10_000)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        return super().to_internal_value(data if isinstance(data, list) else [data])
+
+
+def _ids() -> OneOrMany:
+    return OneOrMany(serializers.IntegerField(max_value=BIGGEST_INTEGER))
+
+
+class CancelBody(serializers.Serializer[Any]):
+    """Which jobs to change. Filters go together; of the values of one, any will do."""
+
+    started = Text(required=False, help_text="changed then or later; a time or a duration")
+    ended = Text(required=False, help_text="changed then or before")
+    status = OneOrMany(Choice("JobStatus", JobStatus))
+    job_ids = _ids()
+    job_type_ids = _ids()
+    job_types = OneOrMany(JobTypeName())
+    job_type_names = OneOrMany(Text())
+    job_type_categories = OneOrMany(Text())
+    error_categories = OneOrMany(Choice("ErrorCategory", Error.Category))
+    error_ids = _ids()
+    all = serializers.BooleanField(required=False, help_text="must be true if there is no filter")
+
+
+class RequeueBody(CancelBody):
+    """Which jobs to try again, and how urgent they are then."""
+
+    priority = serializers.IntegerField(
+        min_value=-_INT32, max_value=_INT32, required=False, help_text="lower is more urgent"
+    )
+
+
+class NewJobBody(serializers.Serializer[Any]):
+    """A new job as the first interface took it."""
+
+    job_type_id = serializers.IntegerField()
+    job_data = serializers.DictField(
+        required=False, help_text="{version, input_data: [{name, value | file_id | file_ids}]}"
+    )
 
 
 class JobChange(serializers.Serializer[Any]):
@@ -137,6 +195,27 @@ class ErrorBody(serializers.Serializer[Any]):
     description = Text(max_length=250)
     category = serializers.ChoiceField(["ALGORITHM", "DATA"])
     should_be_retried = serializers.BooleanField(required=False)
+
+
+class ErrorChangeBody(serializers.Serializer[Any]):
+    """What to change of an error; what is empty stays as it is."""
+
+    title = Text(max_length=50, allow_blank=True, allow_null=True, required=False)
+    description = Text(max_length=250, allow_blank=True, allow_null=True, required=False)
+    category = serializers.ChoiceField(
+        ["ALGORITHM", "DATA"], allow_blank=True, allow_null=True, required=False
+    )
+    should_be_retried = serializers.BooleanField(required=False)
+
+
+class NodeBody(serializers.Serializer[Any]):
+    """A whole node; its hostname and port are the cluster's, and must be as they are."""
+
+    hostname = Text(max_length=250)
+    port = serializers.IntegerField(min_value=1, max_value=65535)
+    pause_reason = Text(max_length=250, allow_null=True, allow_blank=True, required=False)
+    is_paused = serializers.BooleanField()
+    is_active = serializers.BooleanField()
 
 
 class NodeChangeBody(serializers.Serializer[Any]):

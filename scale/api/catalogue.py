@@ -12,7 +12,7 @@ from scale.api.parameters import Query
 from scale.api.schema import ID, example, listing, operation, paged
 from scale.error.models import Error as ErrorRow
 from scale.error.selectors import ERROR_ORDER, errors
-from scale.error.services import create_error
+from scale.error.services import ErrorChange, change_error, create_error
 
 
 class Errors(View):
@@ -64,6 +64,8 @@ class Errors(View):
 class Error(View):
     """One error of the catalogue."""
 
+    needs = {"PATCH": "error.change_error"}
+
     @operation(
         "read_error",
         "Read an error",
@@ -79,6 +81,25 @@ class Error(View):
         if found is None:
             raise NotFound("error", key)
         return Response(shapes.error(found))
+
+    @operation(
+        "change_error",
+        "Change an error",
+        answers.ErrorAnswer,
+        body=bodies.ErrorChangeBody,
+        parameters=[ID],
+        problems=(400, 401, 403, 404, 413, 415),
+        examples=[example({"title": "Bad data", "category": "DATA"})],
+        tag="errors",
+    )
+    def patch(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
+        no_parameters(request)
+        key = key_of(id, "error")
+        change = ErrorChange(**body_of(request, bodies.ErrorChangeBody))
+        try:
+            return Response(shapes.error(change_error(key, change)))
+        except ErrorRow.DoesNotExist:
+            raise NotFound("error", key) from None
 
 
 urlpatterns = [

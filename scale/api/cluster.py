@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from django.urls import path
+from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -10,11 +11,13 @@ import scale
 from scale.api import answers, bodies
 from scale.api.base import View, created, no_parameters, some_fields_of
 from scale.api.errors import NotFound
+from scale.api.executions import waiting_reason
 from scale.api.schema import example, operation
 from scale.queue.selectors import queue_by_job_type
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.selectors import scheduler_state
 from scale.scheduler.services import pause_scheduler
+from scale.scheduler.waiting import why_job_types_wait
 
 
 class QueueStatus(View):
@@ -23,7 +26,20 @@ class QueueStatus(View):
     @operation("read_queue_status", "Read the queue", answers.QueueAnswer, tag="queue")
     def get(self, request: Request) -> Response:
         no_parameters(request)
-        return Response({"queue_status": [asdict(each) for each in queue_by_job_type()]})
+        waiting = queue_by_job_type()
+        since = {each.job_type_id: each.longest_queued for each in waiting}
+        reasons = why_job_types_wait(since, now=timezone.now())
+        return Response(
+            {
+                "queue_status": [
+                    {
+                        **asdict(each),
+                        "waiting_reason": waiting_reason(reasons.get(each.job_type_id)),
+                    }
+                    for each in waiting
+                ]
+            }
+        )
 
 
 class Scheduler(View):

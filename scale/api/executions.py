@@ -1,8 +1,9 @@
 """/job-executions/: attempts to run jobs."""
 
-from typing import Final
+from typing import Any, Final
 
 from django.urls import path
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,6 +16,7 @@ from scale.api.parameters import Query
 from scale.api.schema import ID, listing, many, one, operation, paged
 from scale.core.lifecycle import Status
 from scale.job.selectors import EXECUTION_ORDER, Wanted, execution_details, executions
+from scale.scheduler.waiting import Wait, why_execution_waits
 
 _STATUSES: Final = [status.value for status in Status]
 _PARAMETERS: Final = [
@@ -25,6 +27,13 @@ _PARAMETERS: Final = [
     many("job_type_category", OpenApiTypes.STR, "Only of job types of this category."),
     many("node_id", OpenApiTypes.INT, "Only on this node."),
 ]
+
+
+def waiting_reason(wait: Wait | None) -> dict[str, Any] | None:
+    """Shape why something waits."""
+    if wait is None:
+        return None
+    return {"code": wait.reason.code, "message": wait.reason.message, "since": wait.since}
 
 
 class Executions(View):
@@ -74,7 +83,9 @@ class Execution(View):
         found = execution_details(key)
         if found is None:
             raise NotFound("job execution", key)
-        return Response(shapes.execution_details(found, links(request)))
+        wait = why_execution_waits(found, now=timezone.now())
+        shape = shapes.execution_details(found, links(request))
+        return Response({**shape, "waiting_reason": waiting_reason(wait)})
 
 
 urlpatterns = [

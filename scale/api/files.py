@@ -3,7 +3,13 @@
 from typing import Any, Final
 
 from django.core.files.storage import default_storage
-from django.http import HttpResponse, HttpResponseNotModified, QueryDict, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotModified,
+    QueryDict,
+    StreamingHttpResponse,
+)
 from django.http.response import HttpResponseBase
 from django.urls import path
 from django.utils import timezone
@@ -21,7 +27,7 @@ from scale.api.paging import page_of
 from scale.api.parameters import Query
 from scale.api.ranges import FilePart, byte_range
 from scale.api.schema import ID, listing, operation, paged
-from scale.api.uploads import most_bytes
+from scale.api.uploads import BoundedUploadHandler, most_bytes
 from scale.core.errors import InvalidInput
 from scale.job.files import UNKNOWN_MEDIA_TYPE, ReceivedFile, store_file
 from scale.job.models import File as FileRow
@@ -55,6 +61,11 @@ class Files(View):
     """What was uploaded, and what executions made."""
 
     parser_classes = [MultiPartParser]
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Take files; before the check for forged requests, which reads the body of a session."""
+        request.upload_handlers = [BoundedUploadHandler(request)]
+        return super().initialize_request(request, *args, **kwargs)
 
     @operation(
         "list_files",

@@ -13,6 +13,7 @@ from scale.api.base import View, body_of, created, key_of, links, no_parameters
 from scale.api.errors import NotFound
 from scale.api.paging import page_of
 from scale.api.parameters import Query
+from scale.api.repeats import IDEMPOTENCY_KEY, submitted
 from scale.api.schema import ID, example, listing, many, operation, paged
 from scale.core.lifecycle import JobStatus
 from scale.error.models import Error
@@ -27,19 +28,23 @@ from scale.job.selectors import (
     jobs,
 )
 from scale.job.services import cancel_job
-from scale.job.submission import JobRequest, submit_jobs
+from scale.job.submission import JobRequest
 
-_STATUSES: Final = [status.value for status in JobStatus]
-_CATEGORIES: Final = [category.value for category in Error.Category]
-_PARAMETERS: Final = [
-    *listing(JOB_ORDER),
-    many("status", OpenApiTypes.STR, "Only jobs with this status.", _STATUSES),
+JOB_STATUSES: Final = [status.value for status in JobStatus]
+ERROR_CATEGORIES: Final = [category.value for category in Error.Category]
+#: What chooses jobs, besides the time and the page.
+JOB_FILTERS: Final = [
+    many("status", OpenApiTypes.STR, "Only jobs with this status.", JOB_STATUSES),
     many("job_id", OpenApiTypes.INT, "Only this job."),
     many("job_type_id", OpenApiTypes.INT, "Only of this job type."),
     many("job_type_name", OpenApiTypes.STR, "Only of job types with this name."),
     many("job_type_category", OpenApiTypes.STR, "Only of job types of this category."),
-    many("error_category", OpenApiTypes.STR, "Only failed by this kind of error.", _CATEGORIES),
+    many(
+        "error_category", OpenApiTypes.STR, "Only failed by this kind of error.", ERROR_CATEGORIES
+    ),
+    many("error_id", OpenApiTypes.INT, "Only failed by this error."),
 ]
+_PARAMETERS: Final = [*listing(JOB_ORDER), *JOB_FILTERS]
 _EXAMPLE: Final = example(
     {
         "job_type": {"name": "word-count", "version": "1.0"},
@@ -50,6 +55,23 @@ _EXAMPLE: Final = example(
 )
 
 
+def wanted_jobs(query: Query, *, when: str = "last_modified") -> Wanted:
+    """Read the parameters JOB_FILTERS and the period, which bounds the time `when`."""
+    started, ended = query.period()
+    return Wanted(
+        started=started,
+        ended=ended,
+        when=when,
+        statuses=query.choices("status", JOB_STATUSES),
+        ids=query.integers("job_id"),
+        job_type_ids=query.integers("job_type_id"),
+        job_type_names=query.texts("job_type_name"),
+        job_type_categories=query.texts("job_type_category"),
+        error_categories=query.choices("error_category", ERROR_CATEGORIES),
+        error_ids=query.integers("error_id"),
+    )
+
+
 class Jobs(View):
     """What users want done."""
 
@@ -58,17 +80,7 @@ class Jobs(View):
     )
     def get(self, request: Request) -> Response:
         query = Query(request)
-        started, ended = query.period()
-        wanted = Wanted(
-            started=started,
-            ended=ended,
-            statuses=query.choices("status", _STATUSES),
-            ids=query.integers("job_id"),
-            job_type_ids=query.integers("job_type_id"),
-            job_type_names=query.texts("job_type_name"),
-            job_type_categories=query.texts("job_type_category"),
-            error_categories=query.choices("error_category", _CATEGORIES),
-        )
+        wanted = wanted_jobs(query)
         order = query.order(JOB_ORDER, ["last_modified"])
         page = query.page()
         query.done()
@@ -80,6 +92,7 @@ class Jobs(View):
         answers.JobDetails,
         status=201,
         body=bodies.JobBody,
+        parameters=[IDEMPOTENCY_KEY],
         problems=(400, 401, 404, 409, 413, 415),
         examples=[_EXAMPLE],
         tag="jobs",
@@ -93,8 +106,8 @@ class Jobs(View):
             name=body.get("name", ""),
             priority=body.get("priority"),
         )
-        [job] = submit_jobs([wanted], user=request.user.get_username(), at=timezone.now())
-        return created(request, f"/jobs/{job.pk}/", _details(request, job.pk))
+        [key] = submitted(request, [wanted])
+        return created(request, f"/jobs/{key}/", details_of_job(request, key))
 
 
 class Job(View):
@@ -110,7 +123,7 @@ class Job(View):
     )
     def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
         no_parameters(request)
-        return Response(_details(request, key_of(id, "job")))
+        return Response(details_of_job(request, key_of(id, "job")))
 
     @operation(
         "cancel_job",
@@ -130,7 +143,7 @@ class Job(View):
             cancel_job(key, at=timezone.now())
         except JobRow.DoesNotExist:
             raise NotFound("job", key) from None
-        return Response(_details(request, key))
+        return Response(details_of_job(request, key))
 
 
 def _job_type(body: dict[str, Any]) -> JobType:
@@ -141,7 +154,7 @@ def _job_type(body: dict[str, Any]) -> JobType:
     return found
 
 
-def _details(request: Request, key: int) -> dict[str, Any]:
+def details_of_job(request: Request, key: int) -> dict[str, Any]:
     found = job_details(key)
     if found is None:
         raise NotFound("job", key)

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from scale.api import answers, bodies, shapes
-from scale.api.base import View, created, key_of, no_parameters, some_fields_of
+from scale.api.base import View, created, key_of, no_parameters, some_fields_of, whole_body_of
 from scale.api.errors import NotFound
 from scale.api.paging import page_of
 from scale.api.parameters import Query
@@ -45,7 +45,7 @@ class Nodes(View):
 class Node(View):
     """One machine, what runs there and what that takes."""
 
-    needs = {"PATCH": "node.change_node"}
+    needs = {"PATCH": "node.change_node", "PUT": "node.change_node"}
 
     @operation(
         "read_node",
@@ -77,15 +77,34 @@ class Node(View):
     def patch(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
         no_parameters(request)
         key = key_of(id, "node")
-        body = some_fields_of(request, bodies.NodeChangeBody)
-        if "pause_reason" in body:
-            body["pause_reason"] = body["pause_reason"] or ""
-        try:
-            found = change_node(key, NodeChange(**body), at=timezone.now())
-        except NodeRow.DoesNotExist:
-            raise NotFound("node", key) from None
-        # 201 is what the interface has always answered here.
-        return created(request, f"/nodes/{key}/", shapes.node(found))
+        return _changed(request, key, some_fields_of(request, bodies.NodeChangeBody))
+
+    @operation(
+        "replace_node",
+        "Set all of a node that people may set",
+        answers.NodeAnswer,
+        status=201,
+        body=bodies.NodeBody,
+        parameters=[ID],
+        problems=(400, 401, 403, 404, 413, 415),
+        examples=[example({"hostname": "n1", "port": 5051, "is_paused": False, "is_active": True})],
+        tag="nodes",
+    )
+    def put(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
+        no_parameters(request)
+        key = key_of(id, "node")
+        return _changed(request, key, whole_body_of(request, bodies.NodeBody))
+
+
+def _changed(request: Request, key: int, body: dict[str, Any]) -> Response:
+    if "pause_reason" in body:
+        body["pause_reason"] = body["pause_reason"] or ""
+    try:
+        found = change_node(key, NodeChange(**body), at=timezone.now())
+    except NodeRow.DoesNotExist:
+        raise NotFound("node", key) from None
+    # 201 is what the interface has always answered here.
+    return created(request, f"/nodes/{key}/", shapes.node(found))
 
 
 def _details(found: NodeRow) -> dict[str, Any]:

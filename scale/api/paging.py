@@ -1,7 +1,7 @@
 """The envelope of every list: count, next, previous, results."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from django.db.models import QuerySet
@@ -9,6 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from scale.api.parameters import Page
+
+T = TypeVar("T")
 
 
 def page_of(
@@ -36,12 +38,27 @@ def page_of_all(
     count = rows.count()
     first = (page.number - 1) * page.size
     found = list(rows.values_list(*columns)[first : first + page.size]) if first < count else []
+    return _envelope(request, page, count, shape(found))
+
+
+def page_of_list(
+    request: Request,
+    rows: Sequence[T],
+    page: Page,
+    shape: Callable[[Sequence[T]], list[dict[str, Any]]],
+) -> Response:
+    """Answer one page of what is few and at hand already; `shape` gets the rows of the page."""
+    first = (page.number - 1) * page.size
+    return _envelope(request, page, len(rows), shape(rows[first : first + page.size]))
+
+
+def _envelope(request: Request, page: Page, count: int, results: list[Any]) -> Response:
     return Response(
         {
             "count": count,
-            "next": _url(request, page.number + 1) if first + page.size < count else None,
+            "next": _url(request, page.number + 1) if page.number * page.size < count else None,
             "previous": _url(request, page.number - 1) if page.number > 1 else None,
-            "results": shape(found),
+            "results": results,
         }
     )
 

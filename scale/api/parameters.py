@@ -106,6 +106,13 @@ class Query:
         """Return the times that `started` and `ended` mean; None where the list has no end."""
         return period_of(self.text("started"), self.text("ended"), timezone.now())
 
+    def recently(self, default: str) -> tuple[datetime, datetime | None]:
+        """Return a period as `period`; it has a beginning, `default` if none is given."""
+        started, ended = self.text("started") or default, self.text("ended")
+        first, last = period_of(started, ended, timezone.now())
+        assert first is not None
+        return first, last
+
     def page(self) -> Page:
         return Page(
             number=self.integer("page", default=1, least=1, most=_BIGGEST_PAGE),

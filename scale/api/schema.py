@@ -159,6 +159,13 @@ PAGING: Final = [
 ]
 
 
+#: A period that has a beginning even if none is given.
+RECENTLY: Final = [
+    one("started", OpenApiTypes.STR, f"Counted since then: {_PERIOD}.", default="PT3H0M0S"),
+    one("ended", OpenApiTypes.STR, f"Counted until then: {_PERIOD}."),
+]
+
+
 def listing(order: Collection[str], what: str = "last change") -> list[OpenApiParameter]:
     """Return the parameters of lists in time; `what` is the time that a period bounds."""
     return [

@@ -224,6 +224,8 @@ EXECUTION_IN_JOB_COLUMNS: Final = (
     "error_id",
 )
 EXECUTION_IN_NODE_COLUMNS: Final = (*EXECUTION_COLUMNS, *_SCHEDULED)
+_ATTEMPT: Final = ("exe_num", "error_message")
+ATTEMPT_COLUMNS: Final = (*EXECUTION_COLUMNS, *_ATTEMPT)
 
 
 def execution_in_job(row: tuple[Any, ...]) -> Shape:
@@ -237,6 +239,32 @@ def execution_in_node(row: tuple[Any, ...]) -> Shape:
     shape = execution(row[: len(EXECUTION_COLUMNS)])
     shape["node"] = _reference(shape["node"]["id"])
     return shape | dict(zip(_SCHEDULED, row[len(EXECUTION_COLUMNS) :], strict=True))
+
+
+def attempt(row: tuple[Any, ...]) -> Shape:
+    """Shape one row of ATTEMPT_COLUMNS."""
+    shape = execution(row[: len(EXECUTION_COLUMNS)])
+    return shape | dict(zip(_ATTEMPT, row[len(EXECUTION_COLUMNS) :], strict=True))
+
+
+_HISTORY: Final = ("id", "at", "event", "state", "phase", "task_id", "message")
+HISTORY_COLUMNS: Final = (*_HISTORY, "execution_id", "execution__exe_num")
+
+
+def history(row: tuple[Any, ...]) -> Shape:
+    """Shape one row of HISTORY_COLUMNS."""
+    *entry, execution_id, exe_num = row
+    shape = dict(zip(_HISTORY, entry, strict=True))
+    return shape | {"job_exe": {"id": execution_id, "exe_num": exe_num}}
+
+
+REVISION_COLUMNS: Final = ("id", "job_type_id", "revision_num", "interface", "created")
+
+
+def revision(row: tuple[Any, ...]) -> Shape:
+    """Shape one row of REVISION_COLUMNS."""
+    shape = dict(zip(REVISION_COLUMNS, row, strict=True))
+    return shape | {"job_type": {"id": shape.pop("job_type_id")}}
 
 
 JOB_COLUMNS: Final = (
@@ -346,6 +374,26 @@ def file_row(link: Link) -> Callable[[tuple[Any, ...]], Shape]:
 
 def file(found: File, link: Link) -> Shape:
     return file_row(link)(tuple(getattr(found, name) for name in FILE_COLUMNS))
+
+
+_BULK_ACTION: Final = (
+    "id",
+    "kind",
+    "filters",
+    "priority",
+    "created",
+    "finished",
+    "done",
+    "failed",
+    "failure",
+)
+BULK_ACTION_COLUMNS: Final = (*_BULK_ACTION, "requested_by__username")
+
+
+def bulk_action(row: tuple[Any, ...]) -> Shape:
+    """Shape one row of BULK_ACTION_COLUMNS."""
+    *facts, user = row
+    return dict(zip(_BULK_ACTION, facts, strict=True)) | {"requested_by": user}
 
 
 def resources(millicpus: int | None, mem_mib: int | None, disk_mib: int | None) -> Shape | None:

@@ -17,6 +17,21 @@ def most_bytes() -> int:
     return int(settings.SCALE_MAX_UPLOAD_MIB) * 1024 * 1024
 
 
+class NoUploads(FileUploadHandler):
+    """Refuses files wherever no view has asked for them; nothing of theirs is kept or stored."""
+
+    chunk_size = 64 * 1024
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        raise RequestDataTooBig("No file is taken here.")
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        """Never called: no file is begun."""
+
+    def file_complete(self, file_size: int) -> None:
+        """Never called, likewise."""
+
+
 class BoundedUploadHandler(FileUploadHandler):
     """Takes what a request uploads, up to SCALE_MAX_UPLOAD_MIB in all."""
 

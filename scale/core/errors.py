@@ -2,6 +2,7 @@
 
 ScaleError
 ├── InvalidInput            what was sent does not fit; names the field
+│   └── TooLarge            there is more of it than is taken (job.files)
 ├── IllegalTransition       the lifecycle has no such move
 ├── NotAllowedNow           well formed, but the state of the thing forbids it
 ├── NotEnoughResources      more was taken than there is

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from scale.admin import WindowAdmin
 from scale.core.lifecycle import State, events_from
+from scale.job.asked import BulkAction, IdempotencyKey
 from scale.job.models import (
     ArchivedLog,
     ExecutionEvent,
@@ -115,4 +116,19 @@ class ArchivedLogAdmin(WindowAdmin):
     list_display = ("id", "execution", "phase", "stream", "size", "lost", "archived")
     list_filter = ("lost",)
     list_select_related = ("execution",)
+    ordering = ("-id",)
+
+
+@admin.register(BulkAction)
+class BulkActionAdmin(WindowAdmin):
+    list_display = ("id", "kind", "requested_by", "created", "finished", "done", "failed")
+    list_filter = ("kind",)
+    list_select_related = ("requested_by",)
+    ordering = ("-id",)
+
+
+@admin.register(IdempotencyKey)
+class IdempotencyKeyAdmin(WindowAdmin):
+    list_display = ("id", "user", "key", "created")
+    list_select_related = ("user",)
     ordering = ("-id",)

@@ -3,14 +3,15 @@
 import hashlib
 import mimetypes
 import re
-from collections.abc import Iterator
+import time
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
 from uuid import uuid4
 
 from django.conf import settings
-from django.core.files.base import File as Content
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import transaction
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
 _CHUNK_BYTES: Final = 256 * 1024
+_LEFTOVER_S: Final = 86_400
 _NAME_BYTES: Final = 255  # what file systems take (NAME_MAX)
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9.+_-]{1,120}/[A-Za-z0-9.+_-]{1,120}\Z")
 UNKNOWN_MEDIA_TYPE: Final = "application/octet-stream"
@@ -43,6 +45,7 @@ class ReceivedFile(TemporaryUploadedFile):
     def __init__(self, name: str, media_type: str) -> None:
         folder = settings.SCALE_STORAGE_DIR / "incoming"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _forget_old(folder)
         # The request closes it, and that removes what has not been moved.
         file = NamedTemporaryFile(dir=folder)  # noqa: SIM115
         super(TemporaryUploadedFile, self).__init__(file, name, media_type, size=0, charset=None)
@@ -59,26 +62,29 @@ class ReceivedFile(TemporaryUploadedFile):
         self._spool.write(chunk)
 
 
-class _Measured(Content):  # type: ignore[type-arg] # not generic when it runs
-    """Measures a stream while storage reads it; refuses to read on when it is too large."""
+def _forget_old(folder: Path) -> None:
+    """Remove what killed processes left here: nothing was written to it for a day."""
+    oldest = time.time() - _LEFTOVER_S
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
 
-    def __init__(self, stream: BinaryIO, max_bytes: int) -> None:
-        super().__init__(stream)
-        self._hash = hashlib.sha256()
-        self._max_bytes = max_bytes
-        self.size = 0
 
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        while chunk := self.read(chunk_size or _CHUNK_BYTES):
-            self.size += len(chunk)
-            if self.size > self._max_bytes:
-                raise _too_large(self._max_bytes)
-            self._hash.update(chunk)
-            yield chunk
+def _received(stream: BinaryIO, name: str, media_type: str, max_bytes: int) -> ReceivedFile:
+    """Take a stream to its end; leaves nothing if it is too large or cannot be read."""
+    file = ReceivedFile(name, media_type)
+    try:
+        while chunk := stream.read(_CHUNK_BYTES):
+            file.add(chunk)
+            if (file.size or 0) > max_bytes:
+                raise _too_large(max_bytes)
+        file.flush()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def store_file(
@@ -105,18 +111,19 @@ def store_file(
         Nothing is left behind then, nor if the row cannot be written.
     """
     name = safe_name(name)
-    content = stream if isinstance(stream, ReceivedFile) else _Measured(stream, max_bytes)
+    if not isinstance(stream, ReceivedFile):
+        stream = _received(stream, name, media_type, max_bytes)
     unguessable = uuid4().hex
     stored_as = f"{unguessable[:2]}/{unguessable}"
     try:
-        stored_as = default_storage.save(stored_as, content)
-        size = content.size or 0
+        stored_as = default_storage.save(stored_as, stream)
+        size = stream.size or 0
         if size > max_bytes:
             raise _too_large(max_bytes)
-        _check(size, content.sha256, expected_size, expected_sha256)
+        _check(size, stream.sha256, expected_size, expected_sha256)
         facts: dict[str, Any] = {
             "size": size,
-            "sha256": content.sha256,
+            "sha256": stream.sha256,
             "storage_name": stored_as,
             "media_type": safe_media_type(media_type, name),
             "created": at,
@@ -127,6 +134,8 @@ def store_file(
     except BaseException:
         default_storage.delete(stored_as)
         raise
+    finally:
+        stream.close()
 
 
 @transaction.atomic

@@ -21,6 +21,7 @@ from scale.core.lifecycle import (
     Status,
 )
 from scale.error.models import Error
+from scale.job.asked import BulkAction, IdempotencyKey  # noqa: F401 - Django finds models here
 from scale.node.models import Node
 
 
@@ -37,6 +38,8 @@ class JobType(models.Model):
 
     `interface` and `error_mapping` are documents (`docs/job-types.md`); `environment` is a mapping
     of variable names to values; `volumes` a list of {container_path, host_path, mode}.
+    `launch_failures` counts attempts in a row that failed before the command ran; from
+    `scheduler.backoff.PATIENCE` on, nothing is launched until `launch_after`, and then one by one.
     """
 
     name = models.CharField(max_length=50, db_index=True)
@@ -68,6 +71,8 @@ class JobType(models.Model):
     mem_required = models.FloatField(default=64.0)
     disk_out_const_required = models.FloatField(default=64.0)
     disk_out_mult_required = models.FloatField(default=0.0)
+    launch_failures = models.PositiveIntegerField(default=0)
+    launch_after = models.DateTimeField(null=True)
     created = models.DateTimeField(auto_now_add=True)
     archived = models.DateTimeField(null=True)
     paused = models.DateTimeField(null=True)
@@ -179,6 +184,14 @@ class Job(models.Model):
         indexes = [
             models.Index("last_modified", "id", name="job_by_last_modified"),
             models.Index("status", "last_modified", "id", name="job_by_status"),
+            models.Index("last_status_change", "id", name="job_by_status_change"),
+            models.Index(
+                "error",
+                "job_type",
+                "last_status_change",
+                name="job_failed",
+                condition=Q(error__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -259,6 +272,7 @@ class JobExecution(models.Model):
     cleanup_owed = models.BooleanField(default=False)
     cleanup_tries = models.PositiveSmallIntegerField(default=0)
     cleanup_task_id = models.CharField(max_length=80, default="", blank=True)
+    cleanup_deadline = models.DateTimeField(null=True)
     logs_owed = models.BooleanField(default=False)
 
     class Meta:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 
-from scale.core.cluster import Container, TaskSpec, Uri, Volume
+from scale.core.cluster import Container, TaskSpec, Volume
 from scale.core.command import Template
 from scale.core.lifecycle import Phase
 from scale.core.resources import Resources
@@ -28,6 +28,25 @@ CLEANUP_NEEDS: Final = Resources(millicpus=100, mem_mib=STEPS_MEM_MIB)
 CLEANUP_BATCH: Final = 25
 # The first thing a command line does; 125 is what `docker run` says of itself, too.
 _ENTER: Final = "cd {folder} || exit 125; "
+# Brings the steps program and becomes it. Mesos' fetcher would ask only once: while web is being
+# restarted each attempt would fail, and after a job phase that would run the command once more.
+# As patient as the program itself (steps/limits.py); exits with its api-unreachable.
+_BRING: Final = """\
+import os, sys, time, urllib.request
+for pause in 0.5, 1, 2, 4, 8, 16, 0:
+    try:
+        with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
+            program = answer.read()
+        break
+    except Exception as error:
+        print("cannot bring", sys.argv[1], "-", error, file=sys.stderr, flush=True)
+        time.sleep(pause)
+else:
+    sys.exit(14)
+with open("steps.pyz", "wb") as file:
+    file.write(program)
+os.execv(sys.executable, [sys.executable, "steps.pyz", *sys.argv[2:]])
+"""
 _MIB: Final = 1024 * 1024
 _NAME_BYTES: Final = 255  # what file systems take (NAME_MAX)
 
@@ -171,13 +190,8 @@ def assign(
                 "SCALE_EXECUTION_TOKEN": tokens.issue(execution.uuid, task_id),
                 "PYTHONUTF8": "1",
             },
-            uris=(steps_uri(),),
         )
     return Assignment(task, arguments, environment)
-
-
-def steps_uri() -> Uri:
-    return Uri(f"{settings.SCALE_API_URL}/agent/{STEPS_PROGRAM}")
 
 
 def cleanup_task(task_id: str, agent_id: str, executions: Iterable[JobExecution]) -> TaskSpec:
@@ -190,12 +204,12 @@ def cleanup_task(task_id: str, agent_id: str, executions: Iterable[JobExecution]
         command=_steps_command(f"cleanup {folders}"),
         needs=CLEANUP_NEEDS,
         environment={"SCALE_AGENT_WORK_DIR": str(settings.SCALE_AGENT_WORK_DIR)},
-        uris=(steps_uri(),),
     )
 
 
 def _steps_command(order: str) -> str:
-    return f"exec {shlex.quote(settings.SCALE_AGENT_PYTHON)} {STEPS_PROGRAM} {order}"
+    address = f"{settings.SCALE_API_URL}/agent/{STEPS_PROGRAM}"
+    return f"exec {shlex.join([settings.SCALE_AGENT_PYTHON, '-c', _BRING, address])} {order}"
 
 
 def _input_values(

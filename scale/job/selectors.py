@@ -5,13 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from django.db.models import Model, Q, QuerySet, Sum
+from django.db.models import F, Model, Q, QuerySet, Sum
 
 from scale.core.lifecycle import HAS_TASK
 from scale.core.resources import Resources
 from scale.error.models import Error
 from scale.job.documents import read_error_mapping, read_interface
-from scale.job.models import File, Job, JobExecution, JobType
+from scale.job.models import (
+    ExecutionEvent,
+    File,
+    Job,
+    JobExecution,
+    JobType,
+    JobTypeRevision,
+)
 from scale.job.submission import file_ids_of
 
 M = TypeVar("M", bound=Model)
@@ -21,11 +28,12 @@ M = TypeVar("M", bound=Model)
 class Wanted:
     """Which executions or jobs to list; an empty collection or None does not restrict.
 
-    `started` and `ended` bound `last_modified`, both included.
+    `started` and `ended` bound the time `when`, both included.
     """
 
     started: datetime | None = None
     ended: datetime | None = None
+    when: str = "last_modified"
     statuses: Collection[str] = ()
     ids: Collection[int] = ()
     job_type_ids: Collection[int] = ()
@@ -33,18 +41,21 @@ class Wanted:
     job_type_categories: Collection[str] = ()
     node_ids: Collection[int] = ()
     error_categories: Collection[str] = ()
+    error_ids: Collection[int] = ()
 
 
 def executions(wanted: Wanted) -> QuerySet[JobExecution]:
     """Return the executions that are wanted, in no order."""
     return JobExecution.objects.filter(
-        _within(wanted.started, wanted.ended),
+        _within(wanted.started, wanted.ended, wanted.when),
         _among(
             status=wanted.statuses,
             job_type_id=wanted.job_type_ids,
             job_type__name=wanted.job_type_names,
             job_type__category=wanted.job_type_categories,
             node_id=wanted.node_ids,
+            error_id=wanted.error_ids,
+            error__category=wanted.error_categories,
         ),
     )
 
@@ -52,13 +63,14 @@ def executions(wanted: Wanted) -> QuerySet[JobExecution]:
 def jobs(wanted: Wanted) -> QuerySet[Job]:
     """Return the jobs that are wanted, in no order."""
     return Job.objects.filter(
-        _within(wanted.started, wanted.ended),
+        _within(wanted.started, wanted.ended, wanted.when),
         _among(
             status=wanted.statuses,
             id=wanted.ids,
             job_type_id=wanted.job_type_ids,
             job_type__name=wanted.job_type_names,
             job_type__category=wanted.job_type_categories,
+            error_id=wanted.error_ids,
             error__category=wanted.error_categories,
         ),
     )
@@ -184,6 +196,40 @@ def errors_of(job_type: JobType) -> list[Error]:
 def executions_of(job_id: int) -> QuerySet[JobExecution]:
     """Return the attempts of a job, newest first."""
     return JobExecution.objects.filter(job_id=job_id).order_by("-exe_num")
+
+
+def latest_executions(job_ids: Collection[int]) -> QuerySet[JobExecution]:
+    """Return the last attempt of each of these jobs, in no order."""
+    return JobExecution.objects.filter(job_id__in=job_ids, exe_num=F("job__num_exes"))
+
+
+def history_of_execution(execution_id: int) -> QuerySet[ExecutionEvent]:
+    """Return what happened to an execution, oldest first."""
+    return ExecutionEvent.objects.filter(execution_id=execution_id).order_by("id")
+
+
+def history_of_job(job_id: int) -> QuerySet[ExecutionEvent]:
+    """Return what happened to all attempts of a job, oldest first."""
+    return ExecutionEvent.objects.filter(execution__job_id=job_id).order_by("id")
+
+
+def revisions_of(job_type_id: int) -> QuerySet[JobTypeRevision]:
+    """Return the revisions of a job type, newest first."""
+    return JobTypeRevision.objects.filter(job_type_id=job_type_id).order_by("-revision_num")
+
+
+def input_files(documents: Mapping[int, Mapping[str, Any]]) -> dict[int, list[File]]:
+    """Return the stored files that jobs read; `documents` maps their ids to their data.
+
+    One query, none without files.
+    """
+    wanted = {
+        key: [each for item in data.get("input_data", []) for each in file_ids_of(item)]
+        for key, data in documents.items()
+    }
+    ids = {each for keys in wanted.values() for each in keys}
+    stored = File.objects.in_bulk(ids) if ids else {}
+    return {key: [stored[each] for each in keys if each in stored] for key, keys in wanted.items()}
 
 
 def running_on(node_id: int) -> QuerySet[JobExecution]:

@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from scale.core.errors import NotAllowedNow
 from scale.core.lifecycle import HAS_TASK, TERMINAL, Event, JobStatus, Phase, State, next_state
@@ -354,7 +355,6 @@ def queue_executions(executions: Sequence[JobExecution], *, at: datetime) -> Non
     wake_scheduler()
 
 
-@transaction.atomic
 def cancel_job(job_id: int, *, at: datetime) -> Job:
     """Cancel a job at once; its live task is killed and its execution ends when that is gone.
 
@@ -362,31 +362,75 @@ def cancel_job(job_id: int, *, at: datetime) -> Job:
         Job.DoesNotExist: no such job.
         NotAllowedNow: it has completed, failed or was canceled already; nothing was written.
     """
-    job = Job.objects.select_for_update().get(pk=job_id)
-    if job.status in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED}:
-        raise NotAllowedNow(f"job {job_id} is {job.status} and cannot be canceled")
-    execution = _lock_live(job)
-    if execution and State(execution.state) not in HAS_TASK:
-        move_executions(
-            [Move(execution.pk, Event.CANCEL, message="canceled by a user")],
-            at=at,
-            locked={execution.pk: execution},
-        )
-    else:
+    return _only(job_id, cancel_jobs([job_id], at=at))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of jobs that were to change; those that do not exist are in neither.
+
+    `refused` maps the ids of jobs that were left as they are to the reason.
+    """
+
+    done: list[Job]
+    refused: dict[int, str]
+
+
+def _only(job_id: int, outcome: Outcome) -> Job:
+    if job_id in outcome.refused:
+        raise NotAllowedNow(outcome.refused[job_id])
+    if not outcome.done:
+        raise Job.DoesNotExist
+    return outcome.done[0]
+
+
+@transaction.atomic
+def cancel_jobs(job_ids: Collection[int], *, at: datetime) -> Outcome:
+    """Cancel these jobs, as `cancel_job`, except those that have ended.
+
+    A fixed number of statements.
+    """
+    ended = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED}
+    jobs = _lock_jobs(job_ids)
+    chosen = {job.pk: job for job in jobs if job.status not in ended}
+    refused = {
+        job.pk: f"job {job.pk} is {job.status} and cannot be canceled"
+        for job in jobs
+        if job.pk not in chosen
+    }
+    if not chosen:
+        return Outcome([], refused)
+    live = _lock_live(chosen)
+    waiting = {row.pk: row for row in live if State(row.state) not in HAS_TASK}
+    move_executions(
+        [Move(pk, Event.CANCEL, message="canceled by a user") for pk in waiting],
+        at=at,
+        locked=waiting,
+    )
+    follow = {row.job_id for row in waiting.values()}
+    rest = [job for job in chosen.values() if job.pk not in follow]
+    for job in rest:
         _set_job(job, JobStatus.CANCELED, at, started=job.started, ended=at)
-        update_rows([job], _JOB_FIELDS)
-        if execution:
-            stop_executions([execution], error=None, at=at)
+    update_rows(rest, _JOB_FIELDS)
+    stop_executions([row for row in live if row.pk not in waiting], error=None, at=at)
     wake_scheduler()
-    return job
+    return Outcome(list(chosen.values()), refused)
 
 
-def _lock_live(job: Job) -> JobExecution | None:
-    """Lock the live execution of a locked job, which nobody can move then; None if it has none."""
-    execution = job.executions.select_for_update().filter(state__in=LIVE).first()
-    if execution:
-        execution.job = job
-    return execution
+def _lock_jobs(job_ids: Collection[int]) -> list[Job]:
+    return list(Job.objects.select_for_update().filter(pk__in=job_ids).order_by("id"))
+
+
+def _lock_live(jobs: Mapping[int, Job]) -> list[JobExecution]:
+    """Lock the live executions of locked jobs, which nobody can move then."""
+    live = list(
+        JobExecution.objects.select_for_update()
+        .filter(job_id__in=jobs, state__in=LIVE)
+        .order_by("job_id")
+    )
+    for execution in live:
+        execution.job = jobs[execution.job_id]
+    return live
 
 
 def stop_executions(
@@ -410,7 +454,6 @@ def stop_executions(
     update_rows(changed, ["stopping_since", "stopping_error", "deadline", "last_modified"])
 
 
-@transaction.atomic
 def requeue_job(job_id: int, *, at: datetime, priority: int | None = None) -> Job:
     """Try a failed or canceled job again; it gets at least one more attempt.
 
@@ -419,14 +462,31 @@ def requeue_job(job_id: int, *, at: datetime, priority: int | None = None) -> Jo
         NotAllowedNow: it has not failed and was not canceled, or its last task is still being
             killed; nothing was written.
     """
-    job = Job.objects.select_for_update().get(pk=job_id)
-    if job.status not in {JobStatus.FAILED, JobStatus.CANCELED}:
-        raise NotAllowedNow(f"job {job_id} is {job.status}; only FAILED and CANCELED requeue")
-    last = job.executions.order_by("-exe_num").first()
-    assert last is not None
-    if last.state in LIVE:
-        raise NotAllowedNow(f"job {job_id} is still being stopped; try again in a moment")
-    job.max_tries = max(job.max_tries, job.num_exes + 1)
-    job.priority = job.priority if priority is None else priority
-    queue_executions([new_execution(job, needs=needs_of(last), has_steps=last.has_steps)], at=at)
-    return job
+    return _only(job_id, requeue_jobs([job_id], at=at, priority=priority))
+
+
+@transaction.atomic
+def requeue_jobs(job_ids: Collection[int], *, at: datetime, priority: int | None = None) -> Outcome:
+    """Try these jobs again, as `requeue_job`, except those that may not be.
+
+    A fixed number of statements.
+    """
+    jobs = _lock_jobs(job_ids)
+    last = JobExecution.objects.filter(job_id__in=job_ids, exe_num=F("job__num_exes"))
+    attempts = {execution.job_id: execution for execution in last}
+    done, refused, next_attempts = [], {}, []
+    for job in jobs:
+        execution = attempts[job.pk]
+        if job.status not in {JobStatus.FAILED, JobStatus.CANCELED}:
+            refused[job.pk] = f"job {job.pk} is {job.status}; only FAILED and CANCELED requeue"
+        elif execution.state in LIVE:
+            refused[job.pk] = f"job {job.pk} is still being stopped; try again in a moment"
+        else:
+            job.max_tries = max(job.max_tries, job.num_exes + 1)
+            job.priority = job.priority if priority is None else priority
+            done.append(job)
+            next_attempts.append(
+                new_execution(job, needs=needs_of(execution), has_steps=execution.has_steps)
+            )
+    queue_executions(next_attempts, at=at)
+    return Outcome(done, refused)

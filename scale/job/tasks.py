@@ -1,15 +1,24 @@
 """Background work on executions; each task is one call of a service."""
 
+import logging
+import time
+
 from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
 from scale.job.archive import archive_owed_logs
+from scale.job.bulk_actions import advance_bulk_action, unfinished_actions
+from scale.job.idempotency import KEPT_FOR, forget_keys
 from scale.job.logs import Agents
 from scale.mesos.files import AgentError, AgentFiles, AgentUnreachable, FileGone
 from scale.scheduler.models import SchedulerState
 
+logger = logging.getLogger(__name__)
+
 _AGENT_TIMEOUT_S = 5.0
+# So that one large action does not keep a thread of the worker for ever; beat calls again.
+_BULK_S = 30.0
 
 
 @shared_task
@@ -28,3 +37,22 @@ def archive_logs() -> None:
         archive_owed_logs(agents, framework_id=state.framework_id, now=timezone.now())
     finally:
         files.close()
+
+
+@shared_task
+def work_off_bulk_actions() -> None:
+    """Go on with bulk actions, whoever began them; beat calls it (settings)."""
+    until = time.monotonic() + _BULK_S
+    for action_id in unfinished_actions():
+        try:
+            while time.monotonic() < until and advance_bulk_action(action_id, at=timezone.now()):
+                pass
+        except Exception:
+            # The others must go on; this one is where its row says, and is tried again.
+            logger.exception("a bulk action failed", extra={"bulk_action": action_id})
+
+
+@shared_task
+def forget_idempotency_keys() -> None:
+    """Forget which requests were made long ago; beat calls it (settings)."""
+    forget_keys(before=timezone.now() - KEPT_FOR)

@@ -112,7 +112,7 @@ class HttpConnection:
             answers.feed(data)
         if not answers.keep_alive:
             self.close()
-        return answers.complete
+        return answers.taken()
 
     def interrupt(self) -> None:
         """Make an exchange that another thread waits in fail now."""
@@ -147,6 +147,16 @@ class _Answers:
         self._parser.feed_data(data)
         if len(self._body) > self.max_body_bytes:
             raise WireError(f"the answer is longer than {self.max_body_bytes} bytes")
+
+    def taken(self) -> list[Response]:
+        """Return the responses and let go of them.
+
+        The parser refers to us and we to it, so that only the cycle collector, which counts
+        objects and not bytes, would free what we hold: hundreds of MiB while a log is archived.
+        """
+        complete, self.complete = self.complete, []
+        self._body = bytearray()
+        return complete
 
     def on_message_begin(self) -> None:
         self._headers, self._body = {}, bytearray()

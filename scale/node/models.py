@@ -9,7 +9,19 @@ class Node(models.Model):
 
     `address` is what to connect to. Totals are what the agent has, in cores and MiB; null until
     the cluster has told. `is_online` follows what the cluster says of the agent.
+
+    `failed_jobs` are the ids of different jobs that failed there in a row and by no fault of their
+    own. Too many set `is_paused_errors`: then a probe task tells when the node works again.
+    `probe_at` is when to start the next probe, or when `probe_task_id` has taken too long.
     """
+
+    class Health(models.TextChoices):
+        """What an operator wants to know first."""
+
+        READY = "READY"
+        PAUSED = "PAUSED"
+        DEGRADED = "DEGRADED"
+        OFFLINE = "OFFLINE"
 
     hostname = models.CharField(max_length=250, unique=True)
     port = models.PositiveIntegerField()
@@ -27,6 +39,9 @@ class Node(models.Model):
     millicpus_total = models.PositiveIntegerField(null=True)
     mem_mib_total = models.PositiveBigIntegerField(null=True)
     disk_mib_total = models.PositiveBigIntegerField(null=True)
+    failed_jobs = models.JSONField(default=list)
+    probe_task_id = models.CharField(max_length=80, default="", blank=True)
+    probe_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "node"
@@ -43,3 +58,14 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.hostname
+
+    @property
+    def health(self) -> Health:
+        """The worst that is true of the node; `pause_reason` says more."""
+        if not self.is_online:
+            return self.Health.OFFLINE
+        if self.is_paused_errors:
+            return self.Health.DEGRADED
+        if self.is_paused or not self.is_active:
+            return self.Health.PAUSED
+        return self.Health.READY

@@ -1,5 +1,6 @@
 """Machines become nodes when the cluster first shows them."""
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -10,6 +11,8 @@ from scale.core.cluster import Agent
 from scale.core.resources import Resources
 from scale.node.models import Node
 
+logger = logging.getLogger(__name__)
+
 
 @transaction.atomic
 def register_agents(agents: Iterable[Agent], *, at: datetime) -> list[Node]:
@@ -17,7 +20,10 @@ def register_agents(agents: Iterable[Agent], *, at: datetime) -> list[Node]:
 
     One query, and one write for each agent. An operator's pause stays.
     """
-    wanted = {agent.hostname: agent for agent in agents}
+    wanted: dict[str, Agent] = {}
+    for agent in agents:
+        _warn_of_twins(wanted.get(agent.hostname), agent)
+        wanted[agent.hostname] = agent
     known = {
         node.hostname: node
         for node in Node.objects.select_for_update()
@@ -42,6 +48,13 @@ def register_agents(agents: Iterable[Agent], *, at: datetime) -> list[Node]:
             node.disk_mib_total = agent.total.disk_mib
         node.save()
     return [node for node, _agent in nodes]
+
+
+def _warn_of_twins(first: Agent | None, second: Agent) -> None:
+    """Two machines with one name are one node here: its size and address are the last one's."""
+    if first and first.agent_id != second.agent_id:
+        facts = {"hostname": first.hostname, "agents": [first.agent_id, second.agent_id]}
+        logger.warning("two agents have the same hostname; give each its own", extra=facts)
 
 
 def _free_ids(known: Iterable[Node], wanted: Iterable[tuple[Node, Agent]]) -> None:

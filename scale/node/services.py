@@ -12,7 +12,13 @@ from scale.wake import wake_scheduler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
-    """What to change; None leaves it as it is, an empty reason takes the reason away."""
+    """What to change; None leaves it as it is, an empty reason takes the reason away.
+
+    `hostname` and `port` cannot change: the cluster says them. They may be given as they are.
+    """
+
+    hostname: str | None = None
+    port: int | None = None
 
     is_paused: bool | None = None
     pause_reason: str | None = None
@@ -28,9 +34,13 @@ def change_node(node_id: int, change: NodeChange, *, at: datetime) -> Node:
 
     Raises:
         Node.DoesNotExist: no such node.
-        InvalidInput: a reason alone for a node that is not paused; nothing was written.
+        InvalidInput: a reason alone for a node that is not paused, or another hostname or port;
+            nothing was written.
     """
     node = Node.objects.select_for_update(no_key=True).get(pk=node_id)
+    for name in ("hostname", "port"):
+        if getattr(change, name) not in {None, getattr(node, name)}:
+            raise InvalidInput(name, "is what the cluster says, and cannot be changed")
     if change.is_paused is not None:
         node.is_paused = change.is_paused
         node.is_paused_errors = False

@@ -3,12 +3,13 @@
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
 from django.db.models import F
 
-from scale.core.cluster import ALIVE, TaskSpec, TaskState, TaskUpdate
+from scale.core.cluster import ALIVE, TaskRef, TaskSpec, TaskState, TaskUpdate
 from scale.job.models import JobExecution
 from scale.job.orders import CLEANUP_BATCH, cleanup_task
 
@@ -18,6 +19,8 @@ _PREFIX: Final = "cleanup"
 #: At most this many work folders are looked at in a round.
 _ROUND_LIMIT: Final = 1000
 _MAX_TRIES: Final = 5
+#: A clean-up that has not ended by then is killed; it counts as a try.
+TIMEOUT_S: Final = 900.0
 
 
 def owed_cleanups() -> dict[str, list[JobExecution]]:
@@ -39,12 +42,14 @@ def cleanups_wait() -> bool:
     ).exists()
 
 
-def start_cleanup(agent_id: str, executions: Sequence[JobExecution]) -> TaskSpec:
+def start_cleanup(agent_id: str, executions: Sequence[JobExecution], *, now: datetime) -> TaskSpec:
     """Note that a task removes the folders of up to CLEANUP_BATCH executions; return the task."""
     batch = executions[:CLEANUP_BATCH]
     task_id = f"{_PREFIX}.{uuid4()}"
     JobExecution.objects.filter(pk__in=[row.pk for row in batch]).update(
-        cleanup_task_id=task_id, cleanup_tries=F("cleanup_tries") + 1
+        cleanup_task_id=task_id,
+        cleanup_tries=F("cleanup_tries") + 1,
+        cleanup_deadline=now + timedelta(seconds=TIMEOUT_S),
     )
     return cleanup_task(task_id, agent_id, batch)
 
@@ -72,15 +77,31 @@ def note_cleanups(updates: Collection[TaskUpdate]) -> set[str]:
     strays = _strays({update.task_id for update in updates if update.state in ALIVE})
     if done:
         JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=done).update(
-            cleanup_owed=False
+            cleanup_owed=False, cleanup_deadline=None
         )
     if again:
-        failed = JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=again)
-        left = failed.filter(cleanup_tries__gte=_MAX_TRIES).update(cleanup_owed=False)
-        failed.update(cleanup_task_id="")
-        if left:
-            logger.error("work folders could not be removed", extra={"folders": left})
+        _failed(again)
     return strays
+
+
+def _failed(task_ids: Collection[str]) -> None:
+    """Let the folders of these clean-ups be owed again, or given up after too many tries."""
+    failed = JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=task_ids)
+    left = failed.filter(cleanup_tries__gte=_MAX_TRIES).update(
+        cleanup_owed=False, cleanup_deadline=None
+    )
+    failed.update(cleanup_task_id="", cleanup_deadline=None)
+    if left:
+        logger.error("work folders could not be removed", extra={"folders": left})
+
+
+def give_up_late_cleanups(*, now: datetime) -> list[TaskRef]:
+    """Count clean-ups that took too long as failed; return them, to be killed."""
+    late = JobExecution.objects.filter(cleanup_owed=True, cleanup_deadline__lte=now)
+    pairs = set(late.values_list("cleanup_task_id", "agent_id"))
+    if pairs:
+        _failed([task_id for task_id, _agent_id in pairs])
+    return [TaskRef(*pair) for pair in sorted(pairs)]
 
 
 def _strays(task_ids: set[str]) -> set[str]:

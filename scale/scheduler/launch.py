@@ -19,7 +19,8 @@ from scale.job.orders import CLEANUP_BATCH, CLEANUP_NEEDS, assign, files_of, rec
 from scale.job.services import Move, Placed, lock_executions, move_executions
 from scale.scheduler.cleanup import owed_cleanups, start_cleanup
 from scale.scheduler.leader import Leadership
-from scale.scheduler.snapshot import LAUNCH_LIMIT, snapshot
+from scale.scheduler.probes import start_probes
+from scale.scheduler.snapshot import LAUNCH_LIMIT, Turn, snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def decide(
     leadership: Leadership,
     *,
     reserved: Mapping[Resources, str],
+    turn: Turn,
     now: datetime,
 ) -> Decided:
     """Plan on these offers and store what will be launched; the caller then tells the cluster.
@@ -66,14 +68,16 @@ def decide(
     """
     decided = Decided()
     with leadership.fenced():
-        left = _place_cleanups(offers, decided)
-        planned = plan(snapshot(left, reserved))
+        left = _place_cleanups(offers, decided, now)
+        left = _place_probes(left, decided, now)
+        planned = plan(snapshot(left, reserved, now=now, turn=turn))
         launches = planned.launches[:LAUNCH_LIMIT]
         decided.full = len(planned.launches) > len(launches) or len(launches) == LAUNCH_LIMIT
         _store(launches, node_ids, decided, now)
         decided.waits |= bool(planned.holding_reasons) or any(
             reason.code not in _NOT_FOR_WANT_OF_OFFERS for reason in planned.reasons.values()
         )
+        decided.waits |= turn.after is not None  # others wait that were not looked at
         decided.reserved = planned.reserved
     for offer in offers:
         if offer.agent_id in decided.tasks:
@@ -81,7 +85,7 @@ def decide(
     return decided
 
 
-def _place_cleanups(offers: Sequence[Offer], decided: Decided) -> list[Offer]:
+def _place_cleanups(offers: Sequence[Offer], decided: Decided, now: datetime) -> list[Offer]:
     """Start one clean-up task on each agent that owes one and has room; return what is left."""
     owed = owed_cleanups()
     left = []
@@ -89,13 +93,27 @@ def _place_cleanups(offers: Sequence[Offer], decided: Decided) -> list[Offer]:
         free = offer.free
         if offer.agent_id in owed and CLEANUP_NEEDS.fits_in(free):
             folders = owed.pop(offer.agent_id)
-            decided.tasks[offer.agent_id].append(start_cleanup(offer.agent_id, folders))
+            decided.tasks[offer.agent_id].append(start_cleanup(offer.agent_id, folders, now=now))
             if len(folders) > CLEANUP_BATCH:
                 decided.waits = True
             free = free - CLEANUP_NEEDS
         left.append(_with_free(offer, free))
     decided.waits |= bool(owed)
     return left
+
+
+def _place_probes(offers: Sequence[Offer], decided: Decided, now: datetime) -> list[Offer]:
+    """Start a probe on each node that was set aside and is due; return what is left."""
+    probes, wait = start_probes(offers, now=now)
+    decided.waits |= wait
+    for task in probes.values():
+        decided.tasks[task.agent_id].append(task)
+    return [
+        _with_free(offer, offer.free - probes[offer.offer_id].needs)
+        if offer.offer_id in probes
+        else offer
+        for offer in offers
+    ]
 
 
 def _with_free(offer: Offer, free: Resources) -> Offer:

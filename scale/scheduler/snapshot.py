@@ -1,10 +1,12 @@
 """What placement needs to know, read in a fixed number of queries whatever the queue's length."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from django.db import connection
-from django.db.models import Count
+from django.db.models import Count, Q
 
 from scale.core.cluster import Offer
 from scale.core.lifecycle import ON_NODE, State
@@ -13,8 +15,10 @@ from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType, values
 from scale.job.orders import phase_needs
 from scale.node.models import Node
+from scale.scheduler.backoff import PATIENCE, room_after_failures
 from scale.scheduler.cleanup import cleanups_wait
 from scale.scheduler.models import SchedulerState
+from scale.scheduler.probes import probes_wait
 
 #: At most this many executions start in a round; more wait for the next, which follows at once.
 LAUNCH_LIMIT: Final = 500
@@ -26,7 +30,9 @@ _SHAPE_LIMIT: Final = 2000
 _SHAPES: Final = """
 WITH RECURSIVE shape AS (
     (SELECT job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib
-       FROM job_execution WHERE state = 'queued'
+       FROM job_execution
+      WHERE state = 'queued'
+        AND (job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib) > (%s, %s, %s, %s)
       ORDER BY job_type_id, needs_millicpus, needs_mem_mib, needs_disk_mib LIMIT 1)
     UNION ALL
     SELECT next.* FROM shape, LATERAL (
@@ -57,19 +63,46 @@ SELECT head.id, shape.job_type_id, head.priority, shape.millicpus, shape.mem, sh
 _NEEDS: Final = ("needs_millicpus", "needs_mem_mib", "needs_disk_mib")
 
 
-def something_waits() -> bool:
-    """Return whether anything might start if there were offers; three queries at most."""
+def something_waits(*, now: datetime) -> bool:
+    """Return whether anything might start if there were offers; four queries at most."""
     return (
         JobExecution.objects.filter(state=State.QUEUED.value).exists()
         or JobExecution.objects.filter(state=State.HOLDING.value).exists()
         or cleanups_wait()
+        or probes_wait(now=now)
     )
 
 
-def waiting_shapes() -> list[Shape]:
-    """Return which shapes wait; one query."""
+@dataclass(slots=True)
+class Turn:
+    """Where the next look at the shapes begins, if there are too many for one look."""
+
+    after: Shape | None = None
+
+
+def waiting_shapes(turn: Turn | None = None, *, limit: int = _SHAPE_LIMIT) -> list[Shape]:
+    """Return which shapes wait; one query, or two beyond the limit.
+
+    Beyond it, each look goes on where the last one of this `turn` ended, so that none is starved.
+    """
+    turn = turn or Turn()
+    shapes = _shapes_after(turn.after, limit)
+    if turn.after is not None and len(shapes) < limit:
+        first = _shapes_after(None, limit - len(shapes))
+        shapes += [shape for shape in first if _key(shape) <= _key(turn.after)]
+    turn.after = shapes[-1] if len(shapes) == limit else None
+    return shapes
+
+
+def _key(shape: Shape) -> tuple[int, int, int, int]:
+    needs = shape.needs
+    return shape.job_type_id, needs.millicpus, needs.mem_mib, needs.disk_mib
+
+
+def _shapes_after(after: Shape | None, limit: int) -> list[Shape]:
+    least = (-1, -1, -1, -1) if after is None else _key(after)
     with connection.cursor() as cursor:
-        cursor.execute(_SHAPES, [_SHAPE_LIMIT])
+        cursor.execute(_SHAPES, [*least, limit])
         return [Shape(row[0], Resources(*row[1:])) for row in cursor.fetchall()]
 
 
@@ -109,39 +142,56 @@ def held_executions() -> list[Holding]:
     ]
 
 
-def headroom(job_type_ids: Iterable[int]) -> dict[int, int]:
+def headroom(job_type_ids: Iterable[int], *, now: datetime) -> dict[int, int]:
     """Return how many more of each job type may start; absent is no limit. Two queries at most.
 
-    A paused or inactive type may start none.
+    A paused or inactive type may start none, nor one that waits after failed launches.
     """
-    types = JobType.objects.filter(pk__in=set(job_type_ids)).values_list(
-        "pk", "is_paused", "is_active", "max_scheduled"
+    types = JobType.objects.filter(pk__in=set(job_type_ids)).only(
+        "is_paused", "is_active", "max_scheduled", "launch_failures", "launch_after"
     )
-    room = {}
-    for pk, is_paused, is_active, limit in types:
-        if is_paused or not is_active:
-            room[pk] = 0
-        elif limit is not None:
-            room[pk] = limit
-    limited = [pk for pk, limit in room.items() if limit > 0]
-    if limited:
-        running = (
-            JobExecution.objects.filter(state__in=values(ON_NODE), job_type__in=limited)
-            .values_list("job_type")
-            .annotate(Count("pk"))
+    room, limited = {}, []
+    for row in types:
+        if row.is_paused or not row.is_active or row.max_scheduled == 0:
+            room[row.pk] = 0
+        elif row.max_scheduled is not None or row.launch_failures >= PATIENCE:
+            limited.append(row)
+    counts = _on_nodes(limited)
+    for row in limited:
+        running, starting = counts.get(row.pk, (0, 0))
+        limits = (
+            None if row.max_scheduled is None else max(0, row.max_scheduled - running),
+            room_after_failures(row.launch_failures, row.launch_after, starting, now=now),
         )
-        for pk, count in running:
-            room[pk] = max(0, room[pk] - count)
+        room[row.pk] = min(limit for limit in limits if limit is not None)
     return room
 
 
-def snapshot(offers: Sequence[Offer], reserved: Mapping[Resources, str]) -> Snapshot:
+def _on_nodes(types: Sequence[JobType]) -> dict[int, tuple[int, int]]:
+    """Return how many of each type are on nodes, and how many of those are starting."""
+    if not types:
+        return {}
+    rows = (
+        JobExecution.objects.filter(state__in=values(ON_NODE), job_type__in=types)
+        .values_list("job_type")
+        .annotate(running=Count("pk"), starting=Count("pk", filter=Q(state=State.STARTING.value)))
+    )
+    return {pk: (running, starting) for pk, running, starting in rows}
+
+
+def snapshot(
+    offers: Sequence[Offer],
+    reserved: Mapping[Resources, str],
+    *,
+    now: datetime,
+    turn: Turn | None = None,
+) -> Snapshot:
     """Read what waits and what may run where; about eight queries.
 
     `reserved` is what the plan of the last round says.
     """
-    shapes = waiting_shapes()
-    room = headroom(shape.job_type_id for shape in shapes)
+    shapes = waiting_shapes(turn)
+    room = headroom((shape.job_type_id for shape in shapes), now=now)
     sizes, paused = _nodes()
     wanted = {}
     for shape in shapes:

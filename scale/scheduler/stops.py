@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 from django.conf import settings
+from django.db import connection
 
 from scale.core.cluster import TaskRef
 from scale.core.lifecycle import HAS_TASK, Event, Phase, State
@@ -12,21 +13,33 @@ from scale.core.updates import TIMEOUTS
 from scale.error.models import Error
 from scale.job.models import JobExecution, values
 from scale.job.services import Move, lock_executions, move_executions, stop_executions
+from scale.scheduler.cleanup import give_up_late_cleanups
 from scale.scheduler.leader import Leadership
+from scale.scheduler.probes import give_up_late_probes, live_probes
 
 #: A kill that had no effect is sent again after this time.
 KILL_AGAIN_S: Final = 10.0
 _ROUND_LIMIT: Final = 1000
 
 
-def next_deadline() -> datetime | None:
-    """Return the earliest deadline of all executions; one look at an index."""
-    return (
-        JobExecution.objects.filter(deadline__isnull=False)
-        .order_by("deadline")
-        .values_list("deadline", flat=True)
-        .first()
-    )
+# A probe that is due and was not started waits for an offer, and a type that may start again for
+# work: nothing to wake for.
+_NEXT: Final = """
+SELECT LEAST(
+    (SELECT min(deadline) FROM job_execution WHERE deadline IS NOT NULL),
+    (SELECT min(cleanup_deadline) FROM job_execution WHERE cleanup_owed),
+    (SELECT min(probe_at) FROM node WHERE probe_task_id <> ''
+         OR (is_paused_errors AND is_online AND is_active AND probe_at > %(now)s)),
+    (SELECT min(launch_after) FROM job_type WHERE launch_after > %(now)s))
+"""
+
+
+def next_deadline(*, now: datetime) -> datetime | None:
+    """Return the earliest time at which something is to be done; one query, by indexes."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT, {"now": now})
+        (deadline,) = cursor.fetchone()
+    return cast("datetime | None", deadline)
 
 
 def expire(leadership: Leadership, *, now: datetime) -> int:
@@ -54,6 +67,12 @@ def expire(leadership: Leadership, *, now: datetime) -> int:
         settled = {move.execution_id for move in moves}
         _stop_late((row for row in late if row.pk not in settled), now)
     return len(late)
+
+
+def expire_errands(leadership: Leadership, *, now: datetime) -> list[TaskRef]:
+    """Give up clean-ups and probes that took too long; return their tasks, to be killed."""
+    with leadership.fenced():
+        return give_up_late_cleanups(now=now) + give_up_late_probes(now=now)
 
 
 def _lost(row: JobExecution) -> Move:
@@ -85,7 +104,7 @@ def tasks_to_kill() -> list[TaskRef]:
 
 
 def live_tasks() -> list[TaskRef]:
-    """Return every task that should be alive, clean-ups included; two queries."""
+    """Return every task that should be alive, clean-ups and probes included; three queries."""
     tasks = JobExecution.objects.filter(state__in=values(HAS_TASK)).values_list(
         "task_id", "agent_id"
     )
@@ -95,7 +114,7 @@ def live_tasks() -> list[TaskRef]:
         .values_list("cleanup_task_id", "node__slave_id")
         .distinct()
     )
-    return [TaskRef(*pair) for pair in [*tasks, *cleanups]]
+    return [TaskRef(*pair) for pair in [*tasks, *cleanups]] + live_probes()
 
 
 def leave_agent(

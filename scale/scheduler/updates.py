@@ -11,14 +11,18 @@ from django.conf import settings
 from scale.core.cluster import ALIVE, TaskRef, TaskState, TaskUpdate
 from scale.core.lifecycle import Event, Phase, State
 from scale.core.updates import LiveExecution, Verdict, judge
+from scale.error.models import Error
 from scale.failpoints import fail_point
 from scale.job.bulk import update_rows
 from scale.job.documents import read_error_mapping
 from scale.job.models import JobExecution, JobType
 from scale.job.orders import phase_limit
 from scale.job.services import Move, lock_executions, move_executions
+from scale.scheduler.backoff import note_types
 from scale.scheduler.cleanup import is_cleanup, note_cleanups
 from scale.scheduler.leader import Leadership
+from scale.scheduler.probes import is_probe, note_nodes, note_probes
+from scale.scheduler.signs import Ending, Sign, sign_of_node, sign_of_type
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class _Kind:
 
     exit_code_errors: Mapping[int, str]
     uses_docker: bool
+    has_failed: bool
 
 
 def apply_updates(
@@ -46,9 +51,11 @@ def apply_updates(
     execution: they are applied one after the other.
     """
     applied = Applied()
-    waves, cleanups = _in_waves(updates, applied)
+    waves, errands = _in_waves(updates, applied)
+    endings: list[Ending] = []
     with leadership.fenced():
-        strays = note_cleanups(cleanups)
+        strays = note_cleanups([each for each in errands if is_cleanup(each.task_id)])
+        strays |= note_probes([each for each in errands if is_probe(each.task_id)], now=now)
         rows = lock_executions(uuids={uuid for wave in waves for uuid in wave})
         by_uuid = {row.uuid: row for row in rows.values()}
         kinds = _kinds(rows.values()) if rows else {}
@@ -66,27 +73,32 @@ def apply_updates(
                 if _reach_changed(row, update, verdict, now):
                     reach.append(row)
                 moves += _moves(row, update, verdict, now)
+            endings += [_ending(rows[move.execution_id], move, kinds) for move in moves]
             update_rows(reach, ["unreachable_since", "deadline"])
             move_executions(moves, at=now, locked=rows)
             applied.ended |= any(move.event is not Event.START for move in moves)
+        _note_signs(endings, kinds, now)
         fail_point("before-update-commit")
-    for update in cleanups:
+    for update in errands:
         if update.task_id in strays:
             _kill_stray(update, applied)
-    applied.ended |= bool(cleanups)
+    applied.ended |= bool(errands)
     return applied
 
 
 def _in_waves(
     updates: Sequence[TaskUpdate], applied: Applied
 ) -> tuple[list[dict[UUID, TaskUpdate]], list[TaskUpdate]]:
-    """Sort updates into sets with at most one for each execution, in order; clean-ups apart."""
+    """Sort updates into sets with at most one for each execution, in order; errands apart.
+
+    Errands are clean-ups and probes.
+    """
     waves: list[dict[UUID, TaskUpdate]] = []
     seen: dict[UUID, int] = defaultdict(int)
-    cleanups = []
+    errands = []
     for update in updates:
-        if is_cleanup(update.task_id):
-            cleanups.append(update)
+        if is_cleanup(update.task_id) or is_probe(update.task_id):
+            errands.append(update)
             continue
         try:
             uuid = UUID(update.task_id.partition(".")[0])
@@ -98,7 +110,7 @@ def _in_waves(
         if wave == len(waves):
             waves.append({})
         waves[wave][uuid] = update
-    return waves, cleanups
+    return waves, errands
 
 
 def _kill_stray(update: TaskUpdate, applied: Applied) -> None:
@@ -107,13 +119,50 @@ def _kill_stray(update: TaskUpdate, applied: Applied) -> None:
 
 
 def _kinds(rows: Iterable[JobExecution]) -> dict[int, _Kind]:
-    types = JobType.objects.only("error_mapping", "uses_docker").in_bulk(
+    types = JobType.objects.only("error_mapping", "uses_docker", "launch_failures").in_bulk(
         {row.job_type_id for row in rows}
     )
     return {
-        pk: _Kind(read_error_mapping(job_type.error_mapping or {}), job_type.uses_docker)
+        pk: _Kind(
+            read_error_mapping(job_type.error_mapping or {}),
+            job_type.uses_docker,
+            job_type.launch_failures > 0,
+        )
         for pk, job_type in types.items()
     }
+
+
+def _ending(row: JobExecution, move: Move, kinds: Mapping[int, _Kind]) -> Ending:
+    """Note what is about to happen to a row, before the move changes it."""
+    return Ending(
+        job_id=row.job_id,
+        job_type_id=row.job_type_id,
+        node_id=row.node_id,
+        event=move.event,
+        phase=Phase(row.phase),
+        uses_docker=kinds[row.job_type_id].uses_docker,
+        launches=row.launches,
+        exit_code=move.exit_code,
+        error=move.error,
+    )
+
+
+def _note_signs(endings: Sequence[Ending], kinds: Mapping[int, _Kind], now: datetime) -> None:
+    """Store what the endings say about job types and nodes; little to do while all goes well."""
+    names = {ending.error for ending in endings if ending.error}
+    system: set[str] = set()
+    if names:
+        rows = Error.objects.filter(name__in=names, category=Error.Category.SYSTEM)
+        system = set(rows.values_list("name", flat=True))
+    types, nodes = [], []
+    for ending in endings:
+        if sign := sign_of_type(ending, system):
+            types.append((ending.job_type_id, sign))
+        if ending.node_id and (sign := sign_of_node(ending, system)):
+            nodes.append((ending.node_id, ending.job_id, sign, ending.error))
+    note_nodes(nodes, now=now)
+    if any(sign is Sign.BROKEN or kinds[pk].has_failed for pk, sign in types):
+        note_types(types, now=now)
 
 
 def _live(row: JobExecution, kind: _Kind) -> LiveExecution:

@@ -40,6 +40,11 @@ from .say import MIB, Progress
 
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: What inputs leave free on the agent's disk, where others work, too: a share, at most so much.
+RESERVED_SHARE = 0.05
+RESERVED_BYTES = 1024 * MIB
+#: How much is written between two looks at the disk.
+LOOK_BYTES = 32 * MIB
 
 #: The size, as far as it is known, and the content.
 Opened = Tuple[Optional[int], Iterator[bytes]]
@@ -81,12 +86,18 @@ def _bring_once(item: Input, source: Source) -> None:
     folder = source.orders.work_dir
     part = folder / ".part"
     opening = _copy if urlsplit(item.uri).scheme.lower() == "file" else _download
-    with opening(item, source) as (length, blocks):
-        total = length if item.size is None else item.size
-        with contextlib.closing(Arriving(part, item, total, source.limits)) as arriving:
-            for block in blocks:
-                arriving.write(block)
-    arriving.check()
+    try:
+        with opening(item, source) as (length, blocks):
+            total = length if item.size is None else item.size
+            with contextlib.closing(Arriving(part, item, total, source.limits)) as arriving:
+                for block in blocks:
+                    arriving.write(block)
+        arriving.check()
+    except BaseException:
+        # It may have filled the disk; others need not wait for the clean-up.
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
     place = folder.joinpath(*item.path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +114,8 @@ class Arriving:
         self._total = total
         self._sum = hashlib.sha256() if item.sha256 else None
         self._size = 0
+        self._look_at = LOOK_BYTES
+        self._folder = part.parent
         self._progress = Progress("/".join(item.path), limits.progress_s)
         with self._disk():
             self._file = part.open("wb")
@@ -114,6 +127,9 @@ class Arriving:
             raise self._wrong(f"more than the expected {expected} bytes arrived")
         with self._disk():
             self._file.write(block)
+            if self._size >= self._look_at:
+                self._look_at += LOOK_BYTES
+                self._leave_room()
         if self._sum:
             self._sum.update(block)
         self._progress.add(len(block), self._total)
@@ -131,6 +147,13 @@ class Arriving:
         with self._disk():
             self._file.close()
 
+    def _leave_room(self) -> None:
+        """Nothing promised how much comes: stop before there is no room for anybody."""
+        if room_on(self._folder) <= 0:
+            size = f"it has more than {self._size / MIB:.0f} MiB"
+            what = f"input {shown(self._item.name)} does not fit"
+            raise FilesystemFailure(f"{what}: {size}, and the agent's disk is nearly full")
+
     def _wrong(self, how: str) -> PullFailed:
         return PullFailed(f"input {shown(self._item.name)}: {_place(self._item)}: {how}")
 
@@ -141,6 +164,12 @@ class Arriving:
         except OSError as error:
             message = f"input {shown(self._item.name)} cannot be written: {reason(error)}"
             raise FilesystemFailure(message) from None
+
+
+def room_on(folder: Path) -> int:
+    """Return how many bytes inputs may still take of the folder's disk; raises OSError."""
+    usage = shutil.disk_usage(str(folder))
+    return usage.free - min(int(usage.total * RESERVED_SHARE), RESERVED_BYTES)
 
 
 @contextlib.contextmanager
@@ -205,11 +234,11 @@ def _check_promise(length: int | None, item: Input, source: Source) -> None:
         how = f"{item.size} bytes were expected, {length} are promised"
         raise PullFailed(f"input {shown(item.name)}: {_place(item)}: {how}")
     try:
-        free = shutil.disk_usage(str(source.orders.work_dir)).free
+        room = room_on(source.orders.work_dir)
     except OSError as error:
         raise FilesystemFailure(f"input {shown(item.name)}: {reason(error)}") from None
-    if length > free:
-        size = f"it has {length / MIB:.0f} MiB, the agent's disk {free / MIB:.0f} MiB free"
+    if length > room:
+        size = f"it has {length / MIB:.0f} MiB, the agent's disk room for {max(0, room) / MIB:.0f}"
         raise FilesystemFailure(f"input {shown(item.name)} does not fit: {size}")
 
 

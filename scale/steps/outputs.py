@@ -211,20 +211,24 @@ def _with_names(output: Output, files: Sequence[Produced]) -> tuple[Produced, ..
 def matches(parts: Parts, pattern: Parts) -> bool:
     """Tell whether a path matches as in a shell: `*` stays in its folder, `**` is any folders.
 
-    A name that begins with a dot is matched only by a pattern that does, too.
+    A name that begins with a dot is matched only by a pattern that does, too. Takes time that grows
+    with the product of both lengths, whatever they are.
     """
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        rest = range(len(parts) + 1)
-        return any(matches(parts[n:], pattern[1:]) for n in rest if not _hidden(parts[:n]))
-    if not parts or (parts[0].startswith(".") and not pattern[0].startswith(".")):
-        return False
-    return fnmatchcase(parts[0], pattern[0]) and matches(parts[1:], pattern[1:])
+    # reached[n]: the pattern so far matches the first n parts.
+    reached = [True] + [False] * len(parts)
+    for wanted in pattern:
+        after = reached[:] if wanted == "**" else [False] * len(reached)
+        for n, part in enumerate(parts):
+            if wanted == "**":
+                after[n + 1] |= after[n] and not part.startswith(".")
+            elif reached[n]:
+                after[n + 1] = _name_matches(part, wanted)
+        reached = after
+    return reached[-1]
 
 
-def _hidden(parts: Parts) -> bool:
-    return any(part.startswith(".") for part in parts)
+def _name_matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
 
 
 def _matches(outputs: Sequence[Output], folder: Path) -> dict[str, list[tuple[Parts, Parts]]]:

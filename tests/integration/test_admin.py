@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from scale.core.lifecycle import State
+from scale.job.asked import BulkAction, IdempotencyKey
 from scale.job.models import ArchivedLog, File, Job, JobExecution, JobType
 from scale.node.models import Node
 from scale.scheduler.models import SchedulerState
@@ -43,6 +44,10 @@ def full_house(make_execution: Callable[..., JobExecution], make_node: Callable[
     )
     ArchivedLog.objects.create(
         execution=done, phase="job", stream="stdout", size=0, archived=done.created
+    )
+    BulkAction.objects.create(kind="cancel", filters={}, created=done.created, last_id=done.job_id)
+    IdempotencyKey.objects.create(
+        user=User.objects.create_user("somebody"), key="k", request_hash="", created=done.created
     )
 
 

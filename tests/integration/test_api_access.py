@@ -17,12 +17,24 @@ from scale.node.models import Node
 READ = [
     "/job-executions/",
     "/job-executions/1/",
+    "/job-executions/1/history/",
     "/jobs/",
     "/jobs/1/",
+    "/jobs/1/executions/",
+    "/jobs/1/history/",
+    "/jobs/executions/",
+    "/jobs/updates/",
     "/job-types/",
     "/job-types/1/",
+    "/job-types/1/revisions/",
     "/nodes/",
     "/nodes/1/",
+    "/nodes/status/",
+    "/job-types/status/",
+    "/job-types/running/",
+    "/job-types/system-failures/",
+    "/bulk-actions/",
+    "/bulk-actions/1/",
     "/errors/",
     "/errors/1/",
     "/queue/status/",
@@ -31,19 +43,32 @@ READ = [
     "/files/1/",
     "/files/1/content/",
     "/version/",
+    "/scheduler/queued-resources/",
 ]
 WRITE = [
     ("post", "/jobs/"),
     ("patch", "/jobs/1/"),
+    ("post", "/jobs/bulk/"),
+    ("post", "/jobs/cancel/"),
+    ("post", "/jobs/requeue/"),
+    ("post", "/queue/new-job/"),
+    ("post", "/queue/requeue-jobs/"),
     ("post", "/job-types/"),
     ("patch", "/job-types/1/"),
     ("patch", "/nodes/1/"),
+    ("put", "/nodes/1/"),
+    ("patch", "/errors/1/"),
     ("post", "/errors/"),
     ("patch", "/scheduler/"),
     ("post", "/files/"),
 ]
 # What is kept for staff, or for who has the permission.
 KEPT = [
+    ("put", "/nodes/1/", "node.change_node"),
+    ("patch", "/errors/1/", "error.change_error"),
+    ("post", "/jobs/cancel/", "job.change_job"),
+    ("post", "/jobs/requeue/", "job.change_job"),
+    ("post", "/queue/requeue-jobs/", "job.change_job"),
     ("post", "/job-types/", "job.add_jobtype"),
     ("patch", "/job-types/1/", "job.change_jobtype"),
     ("patch", "/nodes/1/", "node.change_node"),
@@ -210,7 +235,7 @@ def test_a_parameter_that_nobody_knows_is_refused(method: str, path: str, api: A
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("delete", "/jobs/1/"), ("put", "/nodes/1/"), ("post", "/version/"), ("options", "/jobs/")],
+    [("delete", "/jobs/1/"), ("put", "/jobs/1/"), ("post", "/version/"), ("options", "/jobs/")],
 )
 def test_a_method_that_is_not_there_is_refused(method: str, path: str, api: APIClient) -> None:
     answer = getattr(api, method)(path)

@@ -237,7 +237,7 @@ def test_the_queue_is_shown_by_job_type(
     make_execution(State.QUEUED, job_type=sooner)
     make_execution(State.QUEUED, job_type=sooner, at=LONG_AGO)
     make_execution(State.RUNNING, job_type=sooner)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(6):
         found = api.get("/queue/status/").json()["queue_status"]
     assert [each["job_type_name"] for each in found] == [sooner.name, later.name, paused.name]
     assert found[0] == {
@@ -248,8 +248,10 @@ def test_the_queue_is_shown_by_job_type(
         "job_type_version": "1.0",
         "highest_priority": 5,
         "is_job_type_paused": False,
+        "waiting_reason": None,
     }
     assert found[2]["is_job_type_paused"] is True
+    assert found[2]["waiting_reason"]["code"] == "JOB_TYPE_PAUSED"
 
 
 def test_every_pause_and_its_end_wake_the_scheduler(

@@ -4,8 +4,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -221,8 +224,8 @@ def test_steps_get_their_program_and_a_token_for_this_task_only(phase: str, tmp_
     execution = submit(make_type({"command": "x", "output_data": [{"name": "o", "type": "file"}]}))
     task = task_for(execution, phase)
     assert task.task_id == f"{execution.uuid}.{phase}.1"
-    assert task.command == f"exec '/opt/my python/bin/python3' steps.pyz {phase}"
-    assert [uri.value for uri in task.uris] == ["https://scale.example/agent/steps.pyz"]
+    assert task.command.startswith("exec '/opt/my python/bin/python3' -c ")
+    assert task.command.endswith(f" https://scale.example/agent/steps.pyz {phase}")
     token = task.environment["SCALE_EXECUTION_TOKEN"]
     assert task_of(token, execution.uuid) == task.task_id
     other = submit()
@@ -398,5 +401,42 @@ def test_a_clean_up_names_the_folders_of_its_executions(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout.splitlines()
-    assert words[1:] == ["steps.pyz", "cleanup", *[str(work_dir(each)) for each in executions]]
+    folders = [str(work_dir(each)) for each in executions]
+    assert words[-4:] == ["https://scale.example/agent/steps.pyz", "cleanup", *folders]
     assert task.environment["SCALE_AGENT_WORK_DIR"] == str(tmp_path / "work of scale")
+
+
+class _Restarting(BaseHTTPRequestHandler):
+    """Web as it is restarted: it closes, then is not ready, then serves a program."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        if self.asked == 1:
+            return
+        content = b"import sys; print(*sys.argv[1:])" if self.asked == 3 else b"not ready"
+        self.send_response(200 if self.asked == 3 else 503)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_steps_wait_for_web_while_it_is_restarted(settings: Settings, tmp_path: Path) -> None:
+    web = HTTPServer(("127.0.0.1", 0), _Restarting)
+    serving = Thread(target=web.serve_forever)
+    serving.start()
+    try:
+        settings.SCALE_API_URL = f"http://127.0.0.1:{web.server_port}"
+        settings.SCALE_AGENT_PYTHON = sys.executable
+        task = cleanup_task("cleanup.1", "a1", [submit()])
+        done = subprocess.run(["sh", "-c", task.command], cwd=tmp_path, capture_output=True)
+    finally:
+        web.shutdown()
+        serving.join()
+        web.server_close()
+    assert done.stdout.decode().startswith("cleanup ")
+    assert done.stderr.count(b"cannot bring") == 2

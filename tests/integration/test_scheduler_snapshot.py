@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from django.db import connection
 from fake_gateway import Listed
-from scheduled import NOON, THREE_PHASES, Bench, bench, make_type, statements, submit_many
+from scheduled import NOON, THREE_PHASES, Bench, bench, make_type, statements, submit, submit_many
 
 from scale.core.cluster import Offer, TaskState
 from scale.core.placement import Shape, capacity
@@ -16,6 +16,7 @@ from scale.job.services import cancel_job, needs_of
 from scale.node.models import Node
 from scale.scheduler.snapshot import (
     LAUNCH_LIMIT,
+    Turn,
     headroom,
     heads,
     held_executions,
@@ -77,7 +78,7 @@ def test_shapes_and_heads_are_those_of_a_look_at_every_row(seed: int) -> None:
 def test_an_empty_queue_has_no_shapes_and_no_heads() -> None:
     assert waiting_shapes() == []
     assert heads({}) == []
-    assert not something_waits()
+    assert not something_waits(now=NOON)
 
 
 def test_the_cost_is_that_of_the_shapes_and_not_of_the_queue() -> None:
@@ -90,6 +91,18 @@ def test_the_cost_is_that_of_the_shapes_and_not_of_the_queue() -> None:
     assert sent.count == 1
 
 
+def test_beyond_the_limit_each_look_goes_on_where_the_last_one_ended() -> None:
+    for cpus in range(1, 6):
+        submit(make_type(cpus_required=cpus))
+    everything = waiting_shapes()
+    turn = Turn()
+    looks = [waiting_shapes(turn, limit=2) for _ in range(4)]
+    first, second, third, fourth, fifth = everything
+    assert looks == [[first, second], [third, fourth], [fifth, first], [second, third]]
+    assert waiting_shapes(turn, limit=6) == [fourth, fifth, first, second, third]
+    assert turn.after is None, "all were seen"
+
+
 def offer(agent: str = "a1", cpus: int = 4) -> Offer:
     free = Resources(cpus * 1000, 10_000, 10_000)
     return Offer(f"o-{agent}", agent, f"host-{agent}", "127.0.0.1", 5051, free)
@@ -100,7 +113,7 @@ def test_of_each_shape_one_more_is_read_than_fits_and_one_of_what_may_not_start(
     JobType.objects.filter(pk=paused.pk).update(is_paused=True)
     for job_type in (fits, paused, limited):
         submit_many(job_type, 9)
-    seen = snapshot([offer()], {})
+    seen = snapshot([offer()], {}, now=NOON)
     counts = Counter(each.job_type_id for each in seen.waiting)
     assert capacity(Resources(1000, 100, 10), [offer()]) == 4
     assert counts == {fits.pk: 5, paused.pk: 1, limited.pk: 2}
@@ -113,7 +126,7 @@ def test_a_snapshot_takes_as_many_queries_however_long_the_queue_is() -> None:
         for _ in range(3):
             submit_many(make_type(max_scheduled=5), 20)
         with statements() as sent:
-            snapshot([offer()], {})
+            snapshot([offer()], {}, now=NOON)
         counts.append(sent.count)
     assert counts[0] == counts[1] <= 9
 
@@ -141,7 +154,7 @@ def test_nodes_are_told_with_their_sizes_and_those_that_take_nothing_new() -> No
                 **fields,
             }
         )
-    seen = snapshot([], {})
+    seen = snapshot([], {}, now=NOON)
     assert seen.nodes_total == {f"s{n}": Resources(1000, 2000, 3000) for n in (0, 1, 2)}
     assert seen.paused_nodes == {"s1", "s2", "s3"}
 
@@ -150,14 +163,14 @@ def test_headroom_counts_what_is_on_a_node_whatever_it_does() -> None:
     job_type = make_type(THREE_PHASES, max_scheduled=4)
     submit_many(job_type, 5)
     with bench() as scheduler:
-        assert headroom([job_type.pk]) == {job_type.pk: 4}
+        assert headroom([job_type.pk], now=NOON) == {job_type.pk: 4}
         start_three(scheduler)
-        assert headroom([job_type.pk]) == {job_type.pk: 1}
+        assert headroom([job_type.pk], now=NOON) == {job_type.pk: 1}
         assert [each.agent_id for each in held_executions()] == ["a1"]
-        assert something_waits()
+        assert something_waits(now=NOON)
         JobType.objects.update(max_scheduled=1)
-        assert headroom([job_type.pk]) == {job_type.pk: 0}, "never less than none"
-    assert headroom([]) == {}
+        assert headroom([job_type.pk], now=NOON) == {job_type.pk: 0}, "never less than none"
+    assert headroom([], now=NOON) == {}
 
 
 def start_three(scheduler: Bench) -> None:
@@ -174,4 +187,4 @@ def test_no_more_than_a_round_takes_is_read() -> None:
     assert LAUNCH_LIMIT >= 100
     job_type = make_type(cpus_required=0.001, mem_required=1, disk_out_const_required=0)
     submit_many(job_type, LAUNCH_LIMIT + 5)
-    assert len(snapshot([offer()], {}).waiting) == LAUNCH_LIMIT
+    assert len(snapshot([offer()], {}, now=NOON).waiting) == LAUNCH_LIMIT

@@ -6,6 +6,10 @@ import os
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scale.mesos.gateway import MesosGateway
 
 logger = logging.getLogger(__name__)
 
@@ -13,20 +17,39 @@ logger = logging.getLogger(__name__)
 def run() -> None:
     """Run the framework until SIGTERM or SIGINT; exits with 1 when it may not lead any more."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
-    # In the main thread, before anything else: pymesos sets a signal handler when imported.
-    from scale.mesos.gateway import MesosGateway  # noqa: I001
-
     import django
 
     django.setup()
-    from django.conf import settings
+    # In the main thread: pymesos sets a signal handler when it is imported.
+    gateway = _gateway()
+    from django.db.utils import OperationalError
     from django.utils import timezone
 
-    from scale.core.cluster import ClusterEvent, Subscribed
     from scale.core.errors import LeadershipLost
     from scale.embedded.ready import announce
     from scale.scheduler.leader import Leadership
     from scale.scheduler.loop import SchedulerLoop
+
+    try:
+        leadership = Leadership(f"{socket.gethostname()}:{os.getpid()}")
+        leadership.acquire(now=timezone.now(), standing_by=announce)
+        loop = SchedulerLoop(gateway, leadership)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stop())
+        loop.run()
+    except (LeadershipLost, OperationalError) as error:
+        logger.error("this scheduler stops: %s", error)  # noqa: TRY400 - the message says it all
+        sys.exit(1)
+    leadership.release()
+
+
+def _gateway() -> "MesosGateway":
+    """Make the way to the cluster that the settings name; it connects to nothing yet."""
+    from django.conf import settings
+
+    from scale.core.cluster import ClusterEvent, Subscribed
+    from scale.embedded.ready import announce
+    from scale.mesos.gateway import MesosGateway
 
     class Gateway(MesosGateway):
         """Says that this process is ready as soon as it is subscribed."""
@@ -39,9 +62,7 @@ def run() -> None:
 
     if not settings.SCALE_MESOS_MASTER:
         sys.exit("Scale cannot start:\n  SCALE_MESOS_MASTER must be set for the scheduler")
-    leadership = Leadership(f"{socket.gethostname()}:{os.getpid()}")
-    leadership.acquire(now=timezone.now(), standing_by=announce)
-    gateway = Gateway(
+    return Gateway(
         settings.SCALE_MESOS_MASTER,
         principal=settings.SCALE_MESOS_PRINCIPAL or None,
         secret=settings.SCALE_MESOS_SECRET or None,
@@ -52,13 +73,3 @@ def run() -> None:
         hostname=socket.gethostname(),
         webui_url=settings.SCALE_API_URL,
     )
-    loop = SchedulerLoop(gateway, leadership)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.stop())
-    try:
-        loop.run()
-    except LeadershipLost as error:
-        logger.error("this scheduler stops: %s", error)  # noqa: TRY400 - the message says it all
-        sys.exit(1)
-    finally:
-        leadership.release()

@@ -1,0 +1,62 @@
+"""The header Idempotency-Key: a client that does not know whether it was heard may ask again."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.request import Request
+
+from scale.core.errors import InvalidInput
+from scale.job.idempotency import submit_once
+from scale.job.submission import JobRequest, submit_jobs
+
+_NAME: Final = "Idempotency-Key"
+_LONGEST: Final = 255
+IDEMPOTENCY_KEY: Final = OpenApiParameter(
+    _NAME,
+    {"type": "string", "minLength": 1, "maxLength": _LONGEST},
+    OpenApiParameter.HEADER,
+    description="A text of the client's own. The same request with the same key again makes no "
+    "more jobs and answers with those of the first; another request with that key is refused. "
+    "Keys belong to the user, and are kept for seven days.",
+)
+
+
+def submitted(
+    request: Request, wanted: Sequence[JobRequest], *, place: Callable[[str], str] = str
+) -> list[int]:
+    """Submit jobs, once if the request has a key; return their ids.
+
+    `place` says where in the body is what `submit_jobs` names.
+    """
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is not None and not (0 < len(key) <= _LONGEST and key.isascii() and key.isprintable()):
+        raise InvalidInput(_NAME, f"must be 1 to {_LONGEST} printable ASCII characters")
+    try:
+        return _submitted(request, wanted, key)
+    except InvalidInput as error:
+        raise InvalidInput(place(error.field), error.reason) from None
+
+
+def _submitted(request: Request, wanted: Sequence[JobRequest], key: str | None) -> list[int]:
+    now, user = timezone.now(), request.user
+    if key is None:
+        return [job.pk for job in submit_jobs(wanted, user=user.get_username(), at=now)]
+    assert user.pk is not None  # only who has logged in may submit
+    return submit_once(
+        wanted,
+        user_id=user.pk,
+        user=user.get_username(),
+        key=key,
+        request_hash=_hash_of(request),
+        at=now,
+    )
+
+
+def _hash_of(request: Request) -> str:
+    asked = [request.path.removeprefix("/v3"), request.data]
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""Submitting the same thing twice makes it once, if the client names it by a key."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.db import IntegrityError, transaction
+
+from scale.core.errors import NotAllowedNow
+from scale.job.asked import IdempotencyKey
+from scale.job.submission import JobRequest, submit_jobs
+
+#: How long a key is known at least.
+KEPT_FOR: Final = timedelta(days=7)
+
+
+def submit_once(
+    requests: Sequence[JobRequest],
+    *,
+    user_id: int,
+    user: str,
+    key: str,
+    request_hash: str,
+    at: datetime,
+) -> list[int]:
+    """Store jobs as `submit_jobs`, or none if this user did so by this key before.
+
+    Returns the ids of the jobs that the first request made. Of two at the same time the second
+    waits for the first, because the key is unique. A request that fails leaves its key free.
+
+    Raises NotAllowedNow if the key was used for another request, and what `submit_jobs` raises.
+    """
+    try:
+        with transaction.atomic():
+            row = IdempotencyKey.objects.create(
+                user_id=user_id, key=key, request_hash=request_hash, created=at
+            )
+            made = [job.pk for job in submit_jobs(requests, user=user, at=at)]
+            row.job_ids = made
+            row.save(update_fields=["job_ids"])
+            return made
+    except IntegrityError as error:
+        if "idempotency_key_once_per_user" not in str(error):
+            raise
+    known = IdempotencyKey.objects.get(user_id=user_id, key=key)
+    if known.request_hash != request_hash:
+        raise NotAllowedNow("this Idempotency-Key was used for another request")
+    return list(known.job_ids)
+
+
+def forget_keys(*, before: datetime) -> int:
+    """Delete keys of requests that were made before then; return how many."""
+    return IdempotencyKey.objects.filter(created__lt=before).delete()[0]
