@@ -85,13 +85,15 @@ class Recent(Generic[K, V]):
 class _Tail:
     """What is known of a piece that is on its agent; guarded by `lock`.
 
-    `size` is None until the agent has told. `is_final`: it was asked after the task had ended.
+    `size` is None until the agent has told. `is_final`: it told after the task had ended;
+    `asked_ended`: it was asked since then, whatever it said.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     size: int | None = None
     asked_s: float = float("-inf")
     is_final: bool = False
+    asked_ended: bool = False
     problem: str = ""
 
 
@@ -157,15 +159,15 @@ class LogReader:
         lasts_s = COMPLETE_S if view.is_complete else INTERVAL_S
         return view if self._clock() - seen_s < lasts_s else None
 
-    def view(self, execution_id: int, name: str) -> View:
-        """Return the log as it is, or was a moment ago.
+    def view(self, execution_id: int, name: str, *, ended: bool = False) -> View:
+        """Return the log as it is, or was a moment ago; `ended` wants it from after its end.
 
         Raises:
             JobExecution.DoesNotExist: no such execution.
         """
         with self._asking.setdefault(execution_id, threading.Lock):
             recent = self.recent_view(execution_id, name)
-            if recent is None:
+            if recent is None or (ended and not recent.is_finished):
                 recent = self._look(self._find(execution_id), name)
                 self._views.put((execution_id, name), (recent, self._clock()))
             return recent
@@ -220,13 +222,15 @@ class LogReader:
             return piece.archived.size, True, "lost" if piece.archived.lost else ""
         tail = self._tails.setdefault(piece.path, _Tail)
         with tail.lock:
-            if not tail.is_final and self._clock() - tail.asked_s >= INTERVAL_S:
+            first_after_end = piece.ended and not tail.asked_ended
+            due = first_after_end or self._clock() - tail.asked_s >= INTERVAL_S
+            if not tail.is_final and due:
                 self._ask(piece, tail)
             return tail.size, tail.is_final, tail.problem
 
     def _ask(self, piece: Piece, tail: _Tail) -> None:
         """Ask the agent for what is new; that tells the size, too."""
-        tail.asked_s = self._clock()
+        tail.asked_s, tail.asked_ended = self._clock(), piece.ended
         known = tail.size or 0
         if known > logs.KEPT_BYTES:
             tail.is_final = piece.ended  # more of it is not shown

@@ -64,10 +64,10 @@ def _find(execution_id: int) -> Logs:
     return find_logs(execution_id, framework_id=known or "")
 
 
-def _view(text: str, name: str) -> View:
+def _view(text: str, name: str, *, ended: bool = False) -> View:
     pk = key_of(text, "job execution")
     try:
-        return log_reader().view(pk, name)
+        return log_reader().view(pk, name, ended=ended)
     except JobExecution.DoesNotExist:
         raise NotFound("job execution", pk) from None
 
@@ -92,7 +92,7 @@ class ExecutionLogs(base.View):
             raise NotFound("job execution", key)
         body = {**shapes.execution(row), "is_finished": False, "log_problem": None}
         for name in STREAMS:
-            log = _view(pk, name)
+            log = _view(pk, name, ended=body["ended"] is not None)
             shown, problem = _end_of(log)
             body[name] = shown.decode(errors="replace")
             body[f"{name}_size"] = log.size

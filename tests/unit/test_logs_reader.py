@@ -101,6 +101,19 @@ def whole(reader: LogReader, view: View) -> bytes:
     return reader.read(view, 0, view.size)
 
 
+def test_who_knows_that_it_ended_gets_all_of_it_within_the_interval(
+    cluster: Cluster, reader: LogReader
+) -> None:
+    cluster.write("job/stdout", b"half")
+    assert whole(reader, reader.view(1, "stdout")) == b"half"
+    cluster.write("job/stdout", b" and half")
+    cluster.end()
+    assert whole(reader, reader.view(1, "stdout", ended=True)) == b"half and half"
+    for _ in range(10):
+        assert reader.view(1, "stdout", ended=True).is_complete
+    assert len(cluster.reads) == 2
+
+
 def test_many_readers_cost_one_read_per_interval(cluster: Cluster, reader: LogReader) -> None:
     cluster.write("job/stdout", b"hello")
     for _ in range(3):
