@@ -25,7 +25,7 @@ from scale.job.counts import (
     system_failures,
 )
 from scale.job.models import JobType
-from scale.job.selectors import job_types
+from scale.job.selectors import JOB_TYPE_BASE, job_types
 from scale.node.selectors import nodes
 
 _RECENT: Final = "PT3H0M0S"
@@ -96,14 +96,14 @@ class JobTypesStatus(View):
             tallies = jobs_by_type(ids, started=started, ended=ended) if ids else {}
             return [
                 {
-                    "job_type": dict(zip(shapes.JOB_TYPE_BASE, row, strict=True)),
+                    "job_type": dict(zip(JOB_TYPE_BASE, row, strict=True)),
                     "job_counts": [asdict(each) for each in tallies.get(row[0], ())],
                 }
                 for row in rows
             ]
 
         rows = job_types().order_by("last_modified", "id")
-        return page_of_all(request, rows, page, shapes.JOB_TYPE_BASE, shape)
+        return page_of_all(request, rows, page, JOB_TYPE_BASE, shape)
 
 
 class JobTypesRunning(View):
@@ -167,8 +167,8 @@ def _job_types(ids: Collection[int]) -> dict[int, shapes.Shape]:
     """Return the base shapes of these job types; one query, none for none."""
     if not ids:
         return {}
-    rows = JobType.objects.filter(pk__in=ids).values_list(*shapes.JOB_TYPE_BASE)
-    return {row[0]: dict(zip(shapes.JOB_TYPE_BASE, row, strict=True)) for row in rows}
+    rows = JobType.objects.filter(pk__in=ids).values_list(*JOB_TYPE_BASE)
+    return {row[0]: dict(zip(JOB_TYPE_BASE, row, strict=True)) for row in rows}
 
 
 urlpatterns = [

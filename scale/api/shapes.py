@@ -12,27 +12,11 @@ from scale.api.base import Link
 from scale.core.lifecycle import State, events_from
 from scale.error.models import Error
 from scale.job.models import File, Job, JobExecution, JobType
-from scale.job.selectors import Given
+from scale.job.selectors import ERROR_BASE, JOB_TYPE_BASE, Given
 from scale.node.models import Node
 
 Shape = dict[str, Any]
 
-JOB_TYPE_BASE: Final = (
-    "id",
-    "name",
-    "version",
-    "title",
-    "description",
-    "category",
-    "author_name",
-    "author_url",
-    "is_system",
-    "is_long_running",
-    "is_active",
-    "is_operational",
-    "is_paused",
-    "icon_code",
-)
 JOB_TYPE: Final = (
     *JOB_TYPE_BASE,
     "uses_docker",
@@ -66,8 +50,7 @@ NODE: Final = (
     "last_offer",
     "last_modified",
 )
-_ERROR_BASE: Final = ("id", "name", "title", "description", "category", "is_builtin")
-ERROR: Final = (*_ERROR_BASE, "should_be_retried", "created", "last_modified")
+ERROR: Final = (*ERROR_BASE, "should_be_retried", "created", "last_modified")
 _EXECUTION: Final = (
     "id",
     "status",
@@ -166,7 +149,7 @@ EXECUTION_COLUMNS: Final = (
     *_under("job", _JOB_IN_EXECUTION),
     *_under("job_type", JOB_TYPE_BASE),
     *_under("node", _NODE_BASE),
-    *_under("error", _ERROR_BASE),
+    *_under("error", ERROR_BASE),
 )
 
 
@@ -186,7 +169,7 @@ def execution(row: tuple[Any, ...]) -> Shape:
         "num_exes": job["num_exes"],
     }
     shape["node"] = _or_none(read.take(_NODE_BASE))
-    shape["error"] = _or_none(read.take(_ERROR_BASE))
+    shape["error"] = _or_none(read.take(ERROR_BASE))
     return shape
 
 
@@ -272,7 +255,7 @@ JOB_COLUMNS: Final = (
     *_under("job_type", JOB_TYPE_BASE),
     *_under("job_type_rev", ("id", "revision_num")),
     *_under("event", _EVENT),
-    *_under("error", _ERROR_BASE),
+    *_under("error", ERROR_BASE),
 )
 
 
@@ -288,7 +271,7 @@ def job(row: tuple[Any, ...]) -> Shape:
         "revision_num": revision["revision_num"],
     }
     shape["event"] = {**read.take(_EVENT), "rule": None}
-    shape["error"] = _or_none(read.take(_ERROR_BASE))
+    shape["error"] = _or_none(read.take(ERROR_BASE))
     return shape
 
 

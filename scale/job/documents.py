@@ -185,11 +185,16 @@ def read_error_mapping(document: Any) -> dict[int, str]:
         InvalidInput: names the place in the document and the reason.
     """
     _conform(_check_error_mapping, document, "error_mapping")
-    mapping = {int(code): name for code, name in document.get("exit_codes", {}).items()}
+    mapping = stored_error_mapping(document)
     for code in mapping:
         if not 1 <= code <= 255:
             raise InvalidInput(f"error_mapping.exit_codes.{code}", "must be from 1 to 255")
     return mapping
+
+
+def stored_error_mapping(document: Mapping[str, Any]) -> dict[int, str]:
+    """Return what an error mapping says that was checked when it was stored."""
+    return {int(code): name for code, name in document.get("exit_codes", {}).items()}
 
 
 def fits(value: object, value_type: str) -> bool:

@@ -10,7 +10,7 @@ from django.db.models import F, Model, Q, QuerySet, Sum
 from scale.core.lifecycle import HAS_TASK
 from scale.core.resources import Resources
 from scale.error.models import Error
-from scale.job.documents import read_error_mapping, read_interface
+from scale.job.documents import stored_error_mapping, stored_interface
 from scale.job.models import (
     ExecutionEvent,
     File,
@@ -143,7 +143,7 @@ def inputs_and_outputs(job: Job) -> tuple[list[Given], list[Given]]:
     Files are File rows, and {"uri": ...} for what was given by its address. One query, none
     without files.
     """
-    interface = read_interface(job.job_type_rev.interface)
+    interface = stored_interface(job.job_type_rev.interface)
     taken = {item["name"]: item for item in job.data.get("input_data", [])}
     made = {item["name"]: item for item in job.results.get("output_data", [])}
     ids = {key for item in taken.values() for key in file_ids_of(item)}
@@ -189,7 +189,7 @@ def _output_value(item: Mapping[str, Any] | None, kind: str, stored: Mapping[int
 
 def errors_of(job_type: JobType) -> list[Error]:
     """Return the errors that the mapping of a job type names; one query."""
-    names = set(read_error_mapping(job_type.error_mapping).values())
+    names = set(stored_error_mapping(job_type.error_mapping).values())
     return list(Error.objects.filter(name__in=names).order_by("name")) if names else []
 
 
@@ -251,7 +251,8 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-_JOB_TYPE_ORDER: Final = (
+#: The fields of a job type, and of an error, that show wherever one is mentioned.
+JOB_TYPE_BASE: Final = (
     "id",
     "name",
     "version",
@@ -267,7 +268,7 @@ _JOB_TYPE_ORDER: Final = (
     "is_paused",
     "icon_code",
 )
-_ERROR_ORDER: Final = ("id", "name", "title", "description", "category", "is_builtin")
+ERROR_BASE: Final = ("id", "name", "title", "description", "category", "is_builtin")
 
 
 def _under(prefix: str, names: Iterable[str], column: str) -> dict[str, str]:
@@ -280,23 +281,23 @@ EXECUTION_ORDER: Final[Mapping[str, str]] = {
     **_same(*(f"{p}_{w}" for p in ("pre", "job", "post") for w in ("started", "completed"))),
     **_same(*(f"{p}_exit_code" for p in ("pre", "job", "post"))),
     **_same("created", "queued", "started", "ended", "last_modified"),
-    **_under("job_type", _JOB_TYPE_ORDER, "job_type"),
-    **_under("job__job_type", _JOB_TYPE_ORDER, "job_type"),
+    **_under("job_type", JOB_TYPE_BASE, "job_type"),
+    **_under("job__job_type", JOB_TYPE_BASE, "job_type"),
     **_under("job", ("id", "name", "status", "priority", "num_exes"), "job"),
     **_under("node", ("id", "hostname", "port", "slave_id"), "node"),
-    **_under("error", _ERROR_ORDER, "error"),
+    **_under("error", ERROR_BASE, "error"),
 }
 JOB_ORDER: Final[Mapping[str, str]] = {
     **_same("id", "name", "status", "priority", "num_exes", "timeout", "max_tries"),
     **_same("cpus_required", "mem_required", "disk_in_required", "disk_out_required"),
     **_same("created", "queued", "started", "ended", "last_status_change", "last_modified"),
-    **_under("job_type", _JOB_TYPE_ORDER, "job_type"),
+    **_under("job_type", JOB_TYPE_BASE, "job_type"),
     **_under("job_type_rev", ("id", "revision_num"), "job_type_rev"),
     **_under("event", ("id", "type", "occurred"), "event"),
-    **_under("error", _ERROR_ORDER, "error"),
+    **_under("error", ERROR_BASE, "error"),
 }
 JOB_TYPE_ORDER: Final[Mapping[str, str]] = {
-    **_same(*_JOB_TYPE_ORDER),
+    **_same(*JOB_TYPE_BASE),
     **_same("uses_docker", "docker_privileged", "docker_image", "revision_num", "priority"),
     **_same("max_scheduled", "timeout", "max_tries", "cpus_required", "mem_required"),
     **_same("disk_out_const_required", "disk_out_mult_required"),

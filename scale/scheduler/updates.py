@@ -14,7 +14,7 @@ from scale.core.updates import LiveExecution, Verdict, judge
 from scale.error.models import Error
 from scale.failpoints import fail_point
 from scale.job.bulk import update_rows
-from scale.job.documents import read_error_mapping
+from scale.job.documents import stored_error_mapping
 from scale.job.models import JobExecution, JobType
 from scale.job.orders import phase_limit
 from scale.job.services import Move, lock_executions, move_executions
@@ -124,7 +124,7 @@ def _kinds(rows: Iterable[JobExecution]) -> dict[int, _Kind]:
     )
     return {
         pk: _Kind(
-            read_error_mapping(job_type.error_mapping or {}),
+            stored_error_mapping(job_type.error_mapping or {}),
             job_type.uses_docker,
             job_type.launch_failures > 0,
         )
