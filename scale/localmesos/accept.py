@@ -104,7 +104,7 @@ def _launch(
     master: Master, framework: Framework, offer: Offer, left: Resources, info: Mapping[str, Any]
 ) -> Resources:
     task_id = info["task_id"]["value"]
-    if task_id in framework.tasks:
+    if task_id in framework.tasks or task_id in framework.unreachable_tasks:
         raise TaskRefused(f"Task has duplicate ID: {task_id}")
     wanted = checked_resources(info, offer.agent_id, offer.role, left)
     launch = Launch(
@@ -118,5 +118,5 @@ def _launch(
         wanted,
     )
     framework.tasks[task_id] = Task(launch)
-    master.agents[offer.agent_id].launch(launch)
+    master.agents[offer.agent_id].launch(launch, framework)
     return left - wanted

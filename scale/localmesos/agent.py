@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -15,12 +15,13 @@ from scale.localmesos import docker, status
 from scale.localmesos.children import Children
 from scale.localmesos.journal import Journal
 from scale.localmesos.keeper import Keeper
-from scale.localmesos.place import Place
+from scale.localmesos.place import Home
+from scale.localmesos.report import Report, TaskReport
 from scale.localmesos.run import Run
-from scale.localmesos.runner import CLEAR_GIVE_UP_S, EXECUTOR, Runner
+from scale.localmesos.runner import AGENT, CLEAR_GIVE_UP_S, EXECUTOR, Runner
 from scale.localmesos.status import Cause
 from scale.localmesos.tasks import Launch, launch_record
-from scale.localmesos.updates import Key, Update, UpdateStreams, make_update
+from scale.localmesos.updates import Key, Update, UpdateStreams
 
 COMPLETED_KEPT: Final = 150  # --max_completed_executors_per_framework
 FRAMEWORKS_KEPT: Final = 50
@@ -28,10 +29,10 @@ SHUTDOWN_GRACE: Final = {"grace_period": {"nanoseconds": 5 * 10**9}}
 
 
 class Master(Protocol):
-    """What an agent tells its master."""
+    """What an agent tells its master; all of it may be dropped if there is none."""
 
     def forward(self, update: Update) -> None:
-        """Pass an update on; it may be dropped, the agent repeats it."""
+        """Pass an update on; the agent repeats it."""
 
     def release(self, launch: Launch) -> None:
         """Take back the resources of a task that has ended."""
@@ -39,7 +40,7 @@ class Master(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the agents of this process share."""
+    """What an agent works with."""
 
     journal: Journal
     children: Children
@@ -53,6 +54,7 @@ class Tools:
 class History:
     """Executors of one framework that have ended, newest last."""
 
+    info: Mapping[str, Any] = field(default_factory=dict)  # FrameworkInfo
     completed: deque[Run] = field(default_factory=lambda: deque(maxlen=COMPLETED_KEPT))
     used: float = 0.0
 
@@ -60,9 +62,13 @@ class History:
 class Agent:
     """One agent; all methods run on the event loop."""
 
-    def __init__(self, place: Place, tools: Tools, master: Master) -> None:
+    def __init__(self, place: Home, tools: Tools, master: Master) -> None:
         self.place = place
+        self.frameworks: dict[str, Mapping[str, Any]] = {}  # FrameworkInfo by id
+        self.launches: dict[Key, Launch] = {}  # tasks whose end is not acknowledged
         self.runs: dict[Key, Run] = {}
+        self.master_hostname = ""
+        self._latest: dict[Key, Mapping[str, Any]] = {}  # the last status of a live task
         self.history: dict[str, History] = {}
         self.end_counts: Counter[str] = Counter()
         self.started = time.time()
@@ -79,11 +85,18 @@ class Agent:
 
     # --- calls of the master -------------------------------------------------------------------
 
-    def launch(self, launch: Launch) -> None:
-        """Start a task soon; what goes wrong comes back as an update."""
+    def introduce(self, framework_id: str, info: Mapping[str, Any], encoded: bytes) -> None:
+        """Take note of a framework whose tasks will follow; `encoded` is `info`."""
+        self.frameworks[framework_id] = info
+        framework = orjson.dumps(framework_id)
+        self._journal.append(b'{"k":"framework","id":%s,"info":%s}' % (framework, encoded))
+
+    def launch(self, launch: Launch, encoded: bytes) -> None:
+        """Start a task soon; what goes wrong comes back as an update. `encoded` is its record."""
         run = Run(launch, str(uuid.uuid4()))
+        self.launches[launch.key] = launch
         self.runs[launch.key] = run
-        self._journal.append(orjson.dumps(launch_record(launch)))
+        self._journal.append(encoded)
         self._runner.start(run)
 
     def kill(self, key: Key, policy: Mapping[str, Any] | None) -> None:
@@ -91,21 +104,57 @@ class Agent:
         if run := self.runs.get(key):
             self._runner.kill(run, policy)
 
-    def acknowledge(self, key: Key, uuid: str) -> Update | None:
-        """Return the update that `uuid` acknowledges, None if it is not the one in flight."""
+    def acknowledge(self, key: Key, uuid: str) -> None:
+        """Send no more what `uuid` names, if it is what was sent last."""
         update = self.streams.acknowledge(key, uuid)
-        if update is not None:
-            record = {"k": "ack", "framework": key[0], "task": key[1], "uuid": uuid}
-            self._journal.append(orjson.dumps(record))
-        return update
+        if update is None:
+            return
+        if update.is_terminal:
+            self.launches.pop(key, None)
+        record = {"k": "ack", "framework": key[0], "task": key[1], "uuid": uuid}
+        self._journal.append(orjson.dumps(record))
+
+    def missing(self, key: Key, state: str) -> None:
+        """Tell `state` of a task that the master launched and that did not come here."""
+        if key in self.launches:
+            return
+        cause = Cause("Reconciliation: task unknown to the agent", "REASON_RECONCILIATION")
+        self._record(self._update(key, state, AGENT, cause, {}))
+
+    def discard(self, key: Key) -> None:
+        """Kill and forget a task; nobody is told."""
+        record = {"k": "forget", "framework": key[0], "task": key[1]}
+        self._journal.append(orjson.dumps(record))
+        self._forget(key)
 
     def remove_framework(self, framework_id: str) -> None:
-        """Kill everything of a framework; nobody is told."""
-        for run in list(self.runs.values()):
-            if run.launch.framework_id == framework_id:
-                run.silent = True
-                self._runner.kill(run, SHUTDOWN_GRACE)
-        self.streams.forget(framework_id)
+        """Kill and forget everything of a framework; nobody is told."""
+        info = self.frameworks.pop(framework_id, {})
+        if history := self.history.get(framework_id):
+            history.info = info
+        self._journal.append(orjson.dumps({"k": "removed", "id": framework_id}))
+        for key in {*self.launches, *self.runs, *self.streams.waiting()}:
+            if key[0] == framework_id:
+                self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self.launches.pop(key, None)
+        self.streams.forget(key)
+        if run := self.runs.get(key):
+            run.silent = True
+            self._runner.kill(run, SHUTDOWN_GRACE)
+
+    def report(self) -> Report:
+        """Return what a master that may know nothing must know."""
+        tasks = [TaskReport(each, self._status(key)) for key, each in self.launches.items()]
+        holders = [run.launch for run in self.runs.values()]
+        return Report(self.place.resources, self.frameworks, tasks, holders)
+
+    def _status(self, key: Key) -> Mapping[str, Any]:
+        """Return what the framework was told last, as far as it is known."""
+        head = self.streams.head(key)
+        status = head.status if head else self._latest.get(key)
+        return status or {"state": "TASK_STAGING", "timestamp": self.started}
 
     def members(self, run: Run) -> list[int]:
         """Return the living processes of a task."""
@@ -113,10 +162,32 @@ class Agent:
 
     # --- recovery and the end ------------------------------------------------------------------
 
-    def report_lost(self, launch: Launch, state: str) -> None:
-        """Tell that a task died with the process that ran it."""
-        cause = Cause("Agent restarted: the task died with it", "REASON_AGENT_RESTARTED")
-        self._record(self._update(launch, state, "SOURCE_AGENT", cause, {}))
+    def restore(
+        self,
+        frameworks: Mapping[str, Mapping[str, Any]],
+        launches: Mapping[Key, Launch],
+        updates: Iterable[Update],
+    ) -> None:
+        """Take up what an earlier process left; nothing is sent yet."""
+        self.frameworks.update(frameworks)
+        self.launches.update(launches)
+        for update in updates:
+            self.streams.append(update)
+
+    def snapshot(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the journal's records that stand for everything that matters now."""
+        yield {"k": "agent", "id": self.place.agent_id}
+        for framework_id, info in self.frameworks.items():
+            yield {"k": "framework", "id": framework_id, "info": info}
+        for launch in self.launches.values():
+            yield launch_record(launch)
+        for update in self.streams.pending():
+            yield {"k": "update", "framework": update.key[0], "status": update.status}
+
+    def forget_all(self) -> None:
+        """Drop every task, for the master has told that all are lost."""
+        for key in {*self.launches, *self.streams.waiting()}:
+            self.discard(key)
 
     async def shut_down(self, grace_s: float) -> None:
         """End every task: SIGTERM, SIGKILL after `grace_s`.
@@ -138,13 +209,17 @@ class Agent:
     def tell(self, run: Run, state: str, source: str, cause: Cause) -> None:
         """Send an update of a live task."""
         if not run.silent:
-            self._record(
-                self._update(run.launch, state, source, cause, self._container(run, source))
+            update = self._update(
+                run.launch.key, state, source, cause, self._container(run, source)
             )
+            self._latest[update.key] = update.status
+            self._record(update)
 
     def ended(self, run: Run, state: str, source: str, cause: Cause) -> None:
         """Send the last update of a task and forget its run."""
-        del self.runs[run.launch.key]
+        key = run.launch.key
+        del self.runs[key]
+        self._latest.pop(key, None)
         self.end_counts[state] += 1
         self._remember(run)
         if run.directory:
@@ -152,7 +227,7 @@ class Agent:
         if run.silent:
             self._master.release(run.launch)
         else:
-            update = self._update(run.launch, state, source, cause, self._container(run, source))
+            update = self._update(key, state, source, cause, self._container(run, source))
             self._record(update, run.launch)
 
     def _container(self, run: Run, source: str) -> Mapping[str, Any]:
@@ -161,15 +236,15 @@ class Agent:
         return status.container_status(run.container_id, self.place.ip, run.pid)
 
     def _update(
-        self, launch: Launch, state: str, source: str, cause: Cause, container: Mapping[str, Any]
+        self, key: Key, state: str, source: str, cause: Cause, container: Mapping[str, Any]
     ) -> Update:
-        told = status.from_agent(
-            launch.task_id, self.place.agent_id, state, source, cause, container
-        )
-        return make_update(launch.framework_id, told)
+        told = status.from_agent(key[1], self.place.agent_id, state, source, cause, container)
+        return Update(key, told, orjson.dumps(told))
 
     def _remember(self, run: Run) -> None:
-        history = self.history.setdefault(run.launch.framework_id, History())
+        framework_id = run.launch.framework_id
+        history = self.history.setdefault(framework_id, History())
+        history.info = self.frameworks.get(framework_id, history.info)
         history.completed.append(run)
         history.used = time.time()
         if len(self.history) > FRAMEWORKS_KEPT:

@@ -82,6 +82,10 @@ class Allocator:
     def add_agent(self, agent_id: str, total: Resources) -> None:
         self.pools[agent_id] = Pool(total, total)
 
+    def remove_agent(self, agent_id: str) -> None:
+        """Offer nothing of an agent any more; what is handed out is to be given back before."""
+        self.pools.pop(agent_id, None)
+
     def take(self, framework_id: str, agent_id: str, resources: Resources) -> None:
         """Mark `resources` as handed out: offered, or used by a recovered task."""
         pool = self.pools[agent_id]

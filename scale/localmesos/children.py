@@ -92,18 +92,22 @@ class Children:
     def members(self, root: int, directory: str) -> list[int]:
         """Return the living processes of a task: its root, what descends from it, its strays.
 
-        Strays are known by their session, by MESOS_DIRECTORY, or by working or writing there.
+        Strays are known by their session, by MESOS_DIRECTORY, or by working or writing there. One
+        that is ending shows nothing of that, and its own children are about to become ours: while
+        there is nothing else it counts, so that whoever waits for the end of a task looks again.
         """
         mark = os.fsencode(f"MESOS_DIRECTORY={directory}")
         found = tree.with_descendants([root]) if root in self._on_exit else []
+        orphans = self._orphans()
         strays = [
             pid
-            for pid in self._orphans()
+            for pid in orphans
             if tree.session_of(pid) == root
             or tree.carries(pid, mark)
             or tree.lives_in(pid, directory)
         ]
-        return found + tree.with_descendants(strays)
+        found += tree.with_descendants(strays)
+        return found or [pid for pid in orphans if tree.is_ending(pid)]
 
     def strangers(self) -> list[int]:
         """Return what descends from us and belongs to no task that still has its root."""

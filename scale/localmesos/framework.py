@@ -15,6 +15,7 @@ from scale.localmesos.tasks import Task
 from scale.localmesos.validation import capabilities_of, roles_of
 
 COMPLETED_TASKS_KEPT: Final = 1000  # --max_completed_tasks_per_framework
+UNREACHABLE_TASKS_KEPT: Final = 1000  # --max_unreachable_tasks_per_framework
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class Framework:
     recovered: bool = False  # known from the journal, not seen since
     tasks: dict[str, Task] = field(default_factory=dict)
     completed_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=COMPLETED_TASKS_KEPT))
+    unreachable_tasks: dict[str, Task] = field(default_factory=dict)
     offers: dict[str, Offer] = field(default_factory=dict)
     registered: float = field(default_factory=time.time)
     reregistered: float | None = None
@@ -80,6 +82,21 @@ class Framework:
         old = {name: self.info[name] for name in kept if name in self.info}
         self.info = {**info, "id": {"value": self.framework_id}}
         self.info.update(old)
+
+    def complete(self, task_id: str) -> None:
+        """Move a task to those that have ended."""
+        task = self.tasks.pop(task_id, None)
+        if task is not None:
+            self.completed_tasks.append(task)
+
+    def lose_sight_of(self, task_id: str) -> None:
+        """Move a task to those of which nothing is known until their agent is back."""
+        self.unreachable_tasks[task_id] = self.tasks.pop(task_id)
+        if len(self.unreachable_tasks) > UNREACHABLE_TASKS_KEPT:
+            del self.unreachable_tasks[next(iter(self.unreachable_tasks))]
+
+    def tasks_on(self, agent_id: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.launch.agent_id == agent_id]
 
     def stop_timers(self) -> None:
         for timer in (self.heartbeat, self.removal):

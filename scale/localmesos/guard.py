@@ -1,6 +1,6 @@
-"""A small process that outlives us: when we die without a farewell, it kills what our tasks left.
+"""A small process that outlives its agent: when that dies without a farewell, it kills the tasks.
 
-It holds the read end of a pipe; the end of file means that local Mesos is gone. The process ids of
+It holds the read end of a pipe; the end of file means that the agent is gone. The process ids of
 the tasks stand in a shared memory file, so that it sleeps until then. It also holds a lock until it
 has done its work, so that it cannot take the tasks of our successor for ours. Run as a script with
 the standard library only.
@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -24,13 +25,21 @@ ROUNDS: Final = 50
 class Guard:
     """Our side: starts the process and keeps the table of the tasks' process ids."""
 
-    def __init__(self, work_dir: Path, docker: str | None, label: str) -> None:
-        """Prepare; `label` marks our containers for a docker engine that may hold some."""
-        # Orphans of ours go to process 1, or to whoever started us if that takes them.
-        self._arguments = [str(work_dir), docker or "", label, str(os.getppid())]
+    def __init__(
+        self, root: Path, folder: Path, docker: str | None, label: str, heirs: Iterable[int]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            root: the agent's part of the work folder, where its sandboxes are.
+            folder: where the lock is.
+            label: marks our containers for a docker engine that may hold some.
+            heirs: the processes that may inherit the orphans of our tasks.
+        """
+        self._arguments = [str(root), docker or "", label, ",".join(map(str, heirs))]
         self._table = os.memfd_create("localmesos-tasks", os.MFD_CLOEXEC)
         self._alive, self._write_end = os.pipe2(os.O_CLOEXEC)
-        self._lock_path = work_dir / "guard.lock"
+        self._lock_path = folder / "guard.lock"
         self._slots: dict[int, int] = {}
         self._free: list[int] = []
         self.pid = 0
@@ -88,24 +97,24 @@ def _table_pids(table: int) -> set[int]:
     return {pid for (pid,) in _SLOT.iter_unpack(data) if pid}
 
 
-def _lives_in(entry: Path, work_dir: str) -> bool:
+def _lives_in(entry: Path, root: str) -> bool:
     """Tell whether a process works or writes in a sandbox."""
     for link in ("cwd", "fd/1", "fd/2"):
         try:
-            if str((entry / link).readlink()).startswith(f"{work_dir}/slaves/"):
+            if str((entry / link).readlink()).startswith(f"{root}/"):
                 return True
         except OSError:
             continue
     return False
 
 
-def _left_behind(work_dir: str, tasks: set[int], heirs: set[int]) -> set[int]:
+def _left_behind(root: str, tasks: set[int], heirs: set[int]) -> set[int]:
     """Return what carries our mark, is in a task's session, or descends from such.
 
     Also what lives in a sandbox and has lost its parent, so that one of `heirs` has it now: a
     person's shell may be there too and is not ours.
     """
-    mark = f"MESOS_DIRECTORY={work_dir}/".encode()
+    mark = f"MESOS_DIRECTORY={root}/".encode()
     me, parent, found = os.getpid(), {}, set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == me:
@@ -118,7 +127,7 @@ def _left_behind(work_dir: str, tasks: set[int], heirs: set[int]) -> set[int]:
         if fields[0] == b"Z":
             continue
         pid, parent[int(entry.name)] = int(entry.name), int(fields[1])
-        orphan = parent[pid] in heirs and _lives_in(entry, work_dir)
+        orphan = parent[pid] in heirs and _lives_in(entry, root)
         if mark in environ or int(fields[3]) in tasks or orphan:
             found.add(pid)
     while more := {pid for pid, above in parent.items() if above in found} - found:
@@ -126,12 +135,12 @@ def _left_behind(work_dir: str, tasks: set[int], heirs: set[int]) -> set[int]:
     return found
 
 
-def _kill_processes(work_dir: str, tasks: set[int], heirs: set[int]) -> None:
+def _kill_processes(root: str, tasks: set[int], heirs: set[int]) -> None:
     for group in tasks:  # most are gone at once: what ends now by itself ends untold
         with suppress(OSError):
             os.killpg(group, signal.SIGKILL)
     for _ in range(ROUNDS):
-        left = _left_behind(work_dir, tasks, heirs)
+        left = _left_behind(root, tasks, heirs)
         if not left:
             return
         for pid in left:
@@ -151,12 +160,12 @@ def _kill_containers(docker: str, label: str) -> None:
 
 def main(arguments: list[str]) -> None:
     """Wait for the end of our parent; see `Guard.start` for the arguments."""
-    alive, table, work_dir, docker, label, heir = arguments
+    alive, table, root, docker, label, heirs = arguments
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if os.read(int(alive), 1):
         return  # a farewell: nothing is left to do
-    _kill_processes(work_dir, _table_pids(int(table)), {1, int(heir)})
+    _kill_processes(root, _table_pids(int(table)), set(map(int, heirs.split(","))))
     if docker and Path(docker).exists():
         _kill_containers(docker, label)
 

@@ -38,22 +38,15 @@ def read_lines(path: Path) -> list[Any]:
 class Journal:
     """Written by the event loop only; opened for one process at a time."""
 
-    def __init__(
-        self,
-        path: Path,
-        snapshot: Callable[[], Iterable[Any]],
-        limit: int,
-        failed: Callable[[], None],
-    ) -> None:
-        """Take over `path`; nothing is written before `compact`.
+    def __init__(self, path: Path, limit: int, failed: Callable[[], None]) -> None:
+        """Take over `path`; nothing is written before `begin`.
 
         Args:
-            snapshot: gives the records that stand for everything that still matters.
-            limit: bytes after which the file is written anew from `snapshot`.
+            limit: bytes after which the file is written anew.
             failed: called once when the disk refuses; nothing is told to anybody after that.
         """
         self._path = path
-        self._snapshot = snapshot
+        self._snapshot: Callable[[], Iterable[Any]] = tuple
         self._limit = limit
         self._failed = failed
         self.error: OSError | None = None
@@ -66,8 +59,9 @@ class Journal:
         self._fd = -1
         self._end = self._filled = 0
 
-    def compact(self) -> None:
-        """Replace the file by a snapshot, durably."""
+    def begin(self, snapshot: Callable[[], Iterable[Any]]) -> None:
+        """Replace the file, durably; `snapshot` gives records for everything that matters."""
+        self._snapshot = snapshot
         self._replace(self._snapshot_bytes())
 
     def append(self, record: bytes, then: Callback | None = None) -> None:

@@ -6,11 +6,11 @@ import pwd
 from scale.localmesos import docker, sandbox
 from scale.localmesos import run as runs
 from scale.localmesos.children import Owner, Program
-from scale.localmesos.place import Place
+from scale.localmesos.place import Home
 from scale.localmesos.run import Run
 
 
-def make_sandbox(place: Place, run: Run) -> None:
+def make_sandbox(place: Home, run: Run) -> None:
     """Make the folder of a run; the task's user owns it.
 
     Raises:
@@ -25,7 +25,7 @@ def make_sandbox(place: Place, run: Run) -> None:
         os.chown(run.directory, owner.uid, owner.gid)
 
 
-def program(place: Place, engine: docker.Engine, run: Run, output: sandbox.Sandbox) -> Program:
+def program(place: Home, engine: docker.Engine, run: Run, output: sandbox.Sandbox) -> Program:
     """Return what to start for a run.
 
     Raises:

@@ -1,4 +1,7 @@
-"""The master: frameworks and their tasks, and what passes between them and the agents."""
+"""The master: frameworks and their tasks, and what passes between them and the agents.
+
+Which agents there are is the business of members.py.
+"""
 
 import asyncio
 import itertools
@@ -13,14 +16,14 @@ from typing import Any, Final
 
 import orjson
 
-from scale.localmesos.agent import Agent
 from scale.localmesos.allocator import Client
 from scale.localmesos.framework import Framework
-from scale.localmesos.journal import Journal
+from scale.localmesos.journal import Callback, Journal
 from scale.localmesos.offers import OfferBook
+from scale.localmesos.remote import Absent, Remote
+from scale.localmesos.status import TERMINAL
 from scale.localmesos.stream import EventStream, event
-from scale.localmesos.tasks import Launch
-from scale.localmesos.updates import Update
+from scale.localmesos.updates import Key, Update
 from scale.localmesos.validation import framework_problem
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,9 @@ class Periods:
     heartbeat_s: float = 15.0
     allocation_s: float = 1.0  # --allocation_interval: the shortest life of a decline filter
     offer_timeout_s: float = 0.0  # --offer_timeout; 0: an offer stays for ever
+    ping_s: float = 15.0  # --agent_ping_timeout
+    max_missed_pings: int = 5  # --max_agent_ping_timeouts
+    reregister_s: float = 600.0  # --agent_reregister_timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,9 @@ class Master:
         self.started = time.time()
         self.frameworks: dict[str, Framework] = {}
         self.completed: dict[str, Framework] = {}
-        self.agents: dict[str, Agent] = {}
-        self.agent_ids: list[str] = []  # all that ever were, in order
+        self.periods = periods
+        self.agents: dict[str, Remote] = {}
+        self.absent = Absent()
         self.offers = OfferBook(
             self.master_id,
             self.frameworks,
@@ -73,15 +80,9 @@ class Master:
         self.allocator = self.offers.allocator
         self.counts: dict[str, int] = {}
         self._journal = journal
-        self._periods = periods
         self._framework_numbers = itertools.count()
 
     # --- agents --------------------------------------------------------------------------------
-
-    def add_agent(self, agent: Agent) -> None:
-        self.agents[agent.place.agent_id] = agent
-        self.allocator.add_agent(agent.place.agent_id, agent.place.resources)
-        self.offers.request_allocation()
 
     def forward(self, update: Update) -> None:
         """Pass an agent's update to its framework, if that is connected."""
@@ -93,10 +94,12 @@ class Master:
             task.see(update.status)
         framework.send_status(update.encoded)
 
-    def release(self, launch: Launch) -> None:
+    def release(self, remote: Remote, key: Key) -> None:
         """Take back what an ended task had; it is offered again at once."""
-        self.allocator.give_back(launch.framework_id, launch.agent_id, launch.resources)
-        self.offers.request_allocation()
+        resources = remote.used.pop(key, None)
+        if resources is not None:
+            self.allocator.give_back(key[0], remote.place.agent_id, resources)
+            self.offers.request_allocation()
 
     def count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -153,19 +156,20 @@ class Master:
         client.roles, client.active = framework.roles, True
         client.suppressed, client.filters = set(suppressed), {}
         client.gpus = "GPU_RESOURCES" in framework.capabilities
-        record = {"k": "framework", "id": framework.framework_id, "info": framework.info}
         # The answer starts when the id is on disk; until then its events wait in the stream.
-        self._journal.append(orjson.dumps(record), stream.open)
+        self.record(
+            {"k": "framework", "id": framework.framework_id, "info": framework.info}, stream.open
+        )
         framework.send(b"SUBSCRIBED", b"subscribed", orjson.dumps(self._subscribed(framework)))
         self._beat(framework)
         for agent in self.agents.values():
-            agent.streams.resend(framework.framework_id)
+            agent.resend(framework.framework_id)
         self.offers.request_allocation()
 
     def _subscribed(self, framework: Framework) -> dict[str, Any]:
         return {
             "framework_id": {"value": framework.framework_id},
-            "heartbeat_interval_seconds": float(self._periods.heartbeat_s),
+            "heartbeat_interval_seconds": float(self.periods.heartbeat_s),
             "master_info": self.info(),
         }
 
@@ -186,7 +190,7 @@ class Master:
     def _beat(self, framework: Framework) -> None:
         framework.send(b"HEARTBEAT")
         loop = asyncio.get_running_loop()
-        framework.heartbeat = loop.call_later(self._periods.heartbeat_s, self._beat, framework)
+        framework.heartbeat = loop.call_later(self.periods.heartbeat_s, self._beat, framework)
 
     def disconnected(self, framework: Framework, stream: EventStream) -> None:
         """Note that a stream has ended; the framework has its failover_timeout to come back."""
@@ -218,15 +222,15 @@ class Master:
         if framework.stream is not None:
             framework.stream.end()
             framework.stream = None
-        for task in framework.tasks.values():
+        for task in (*framework.tasks.values(), *framework.unreachable_tasks.values()):
             task.state = "TASK_KILLED"
             framework.completed_tasks.append(task)
-        framework.tasks = {}
+        framework.tasks, framework.unreachable_tasks = {}, {}
         del self.allocator.clients[framework_id]
         self.completed[framework_id] = framework
         if len(self.completed) > COMPLETED_FRAMEWORKS_KEPT:
             del self.completed[next(iter(self.completed))]
-        self._journal.append(orjson.dumps({"k": "removed", "id": framework_id}))
+        self.record({"k": "removed", "id": framework_id})
         for agent in self.agents.values():
             agent.remove_framework(framework_id)
         self.offers.request_allocation()
@@ -236,13 +240,11 @@ class Master:
     def acknowledge(self, framework: Framework, agent_id: str, task_id: str, uuid: str) -> None:
         """Confirm an update; a terminal one ends the task's place among the living."""
         agent = self.agents.get(agent_id)
-        if agent is None:
+        if agent is None or not agent.acknowledge((framework.framework_id, task_id), uuid):
             return
-        update = agent.acknowledge((framework.framework_id, task_id), uuid)
-        if update is not None and update.is_terminal:
-            task = framework.tasks.pop(task_id, None)
-            if task is not None:
-                framework.completed_tasks.append(task)
+        task = framework.tasks.get(task_id)
+        if task is not None and task.uuid == uuid and task.state in TERMINAL:
+            framework.complete(task_id)
 
     # --- the journal ---------------------------------------------------------------------------
 
@@ -258,9 +260,19 @@ class Master:
                 framework_id, {"user": "", "name": "", "id": {"value": framework_id}}
             )
 
+    def record(self, record: Mapping[str, Any], then: Callback | None = None) -> None:
+        """Write what must be known after a restart; call `then` when it is on the disk."""
+        self._journal.append(orjson.dumps(record), then)
+
     def snapshot(self) -> Iterator[dict[str, Any]]:
-        """Yield the records that stand for the frameworks."""
+        """Yield the records that stand for what is known now; recovery.py reads them."""
         for framework_id in self.completed:
             yield {"k": "removed", "id": framework_id}
         for framework_id, framework in self.frameworks.items():
             yield {"k": "framework", "id": framework_id, "info": framework.info}
+        for agent_id in (*self.agents, *self.absent.recovered):
+            yield {"k": "agent", "id": agent_id}
+        for agent_id, since in self.absent.unreachable.items():
+            yield {"k": "unreachable", "id": agent_id, "since": since}
+        for agent_id, since in self.absent.gone.items():
+            yield {"k": "gone", "id": agent_id, "since": since}

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from scale.localmesos.agent import Agent
 from scale.localmesos.allocator import Allocator, Grant, refuse_seconds
 from scale.localmesos.framework import Framework, Offer
+from scale.localmesos.remote import Remote
 
 
 class OfferBook:
@@ -19,7 +19,7 @@ class OfferBook:
         self,
         master_id: str,
         frameworks: Mapping[str, Framework],
-        agents: Mapping[str, Agent],
+        agents: Mapping[str, Remote],
         *,
         shortest_refusal_s: float,
         timeout_s: float,
@@ -114,6 +114,13 @@ class OfferBook:
         """Make the resources of an offer that was taken free again."""
         self.allocator.give_back(offer.framework_id, offer.agent_id, offer.resources)
         self.request_allocation()
+
+    def rescind_agent(self, agent_id: str) -> None:
+        """Make all offers of an agent invalid, and say so."""
+        for framework in self._frameworks.values():
+            for offer in list(framework.offers.values()):
+                if offer.agent_id == agent_id:
+                    self._rescind(offer)
 
     def withdraw(self, framework: Framework) -> None:
         """Make all offers of a framework invalid without a word (it is not listening)."""

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from scale.localmesos import views
 from scale.localmesos.agent import Agent
 from scale.localmesos.files import Files, FilesApi
 from scale.localmesos.http import Refused, Request, Response, json_response, parse_call
 from scale.localmesos.master import VERSION, Master
+from scale.localmesos.members import Members
+from scale.localmesos.place import Place
+from scale.localmesos.remote import Remote
 from scale.localmesos.schema import Malformed, convert
 
 Call = Mapping[str, Any]
 Answer = Callable[[Call], dict[str, Any] | None]
+
+PAYLOADS: Final = ("LIST_FILES", "READ_FILE", "TEARDOWN", "MARK_AGENT_GONE")
 
 
 class OperatorApi:
@@ -43,7 +48,7 @@ class OperatorApi:
         problem = None
         if "type" not in call:
             problem = "'type'"
-        elif call["type"] in ("LIST_FILES", "READ_FILE", "TEARDOWN"):
+        elif call["type"] in PAYLOADS:
             payload = call["type"].lower()
             problem = None if payload in call else f"'{payload}'"
         if problem is not None:
@@ -75,9 +80,14 @@ def teardown(master: Master, framework_id: str) -> None:
     master.remove(framework)
 
 
-def of_master(master: Master) -> OperatorApi:
+def of_master(master: Master, members: Members) -> OperatorApi:
     def tear_down(call: Call) -> None:
         teardown(master, call["framework_id"]["value"])
+
+    def mark_gone(call: Call) -> None:
+        agent_id = call["agent_id"]["value"]
+        if not members.mark_gone(agent_id):
+            raise Refused(HTTPStatus.NOT_FOUND, f"Agent '{agent_id}' not found")
 
     return OperatorApi(
         "master",
@@ -90,26 +100,26 @@ def of_master(master: Master) -> OperatorApi:
             },
             "GET_AGENTS": lambda _: {"agents": [_agent(a) for a in master.agents.values()]},
             "TEARDOWN": tear_down,
+            "MARK_AGENT_GONE": mark_gone,
         },
     )
 
 
-def _agent(agent: Agent) -> dict[str, Any]:
+def _agent(agent: Remote) -> dict[str, Any]:
     resources = agent.place.resources.as_json()
     return {
-        "agent_info": _agent_info(agent),
-        "active": True,
+        "agent_info": _agent_info(agent.place),
+        "active": agent.link is not None,
         "deactivated": False,
         "version": VERSION,
         "pid": f"slave(1)@{agent.place.address}",
-        "registered_time": {"nanoseconds": int(agent.started * 1e9)},
+        "registered_time": {"nanoseconds": int(agent.registered * 1e9)},
         "total_resources": resources,
         "capabilities": [{"type": name} for name in views.AGENT_CAPABILITIES],
     }
 
 
-def _agent_info(agent: Agent) -> dict[str, Any]:
-    place = agent.place
+def _agent_info(place: Place) -> dict[str, Any]:
     return {
         "hostname": place.hostname,
         "port": place.port,
@@ -125,7 +135,7 @@ def of_agent(agent: Agent, files: Files) -> OperatorApi:
         "agent",
         {
             **_common(lambda: views.agent_metrics(agent)),
-            "GET_AGENT": lambda _: {"agent_info": _agent_info(agent)},
+            "GET_AGENT": lambda _: {"agent_info": _agent_info(agent.place)},
             "GET_CONTAINERS": lambda _: {"containers": views.containers_view(agent, {})},
             "LIST_FILES": api.list_files,
             "READ_FILE": api.read_file,

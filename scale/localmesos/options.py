@@ -36,6 +36,11 @@ class Options:
     offer_timeout_s: float
     allocation_interval_s: float
     gc_delay_s: float
+    disk_watch_s: float
+    ping_s: float
+    max_missed_pings: int
+    reregister_s: float
+    agent_restart_s: float
     shutdown_grace_s: float
     journal_limit: int
 
@@ -65,20 +70,35 @@ def parser() -> argparse.ArgumentParser:
     add("--mem", type=_amount, metavar="MIB", help="likewise")
     add("--disk", type=_amount, metavar="MIB", help="likewise")
     add("--credentials-file", type=Path, help="two lines, principal and secret; made if absent")
-    add("--announce-file", type=Path, help="JSON with the addresses, written when ready")
+    add("--announce-file", type=Path, help="JSON with addresses and pids, rewritten at restarts")
+    add(
+        "--journal-limit",
+        type=_count,
+        default=64 << 20,
+        help="bytes before a journal is rewritten",
+    )
+    _add_periods(made)
+    return made
+
+
+def _add_periods(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument
     add("--heartbeat-s", type=_seconds, default=15.0, help="between events of an idle stream")
     add("--ack-retry-s", type=_seconds, default=10.0, help="first repetition of an update; then x2")
     add("--offer-timeout-s", type=_amount, default=0.0, help="offers are rescinded after; 0: never")
     add("--allocation-interval-s", type=_amount, default=1.0, help="shortest effect of a decline")
     add("--gc-delay-s", type=_amount, default=WEEK_S, help="age at which sandboxes are deleted")
-    add("--shutdown-grace-s", type=_amount, default=3.0, help="SIGTERM to SIGKILL when we stop")
+    add("--disk-watch-s", type=_amount, default=15.0, help="between looks at sandboxes; 0: never")
+    add("--agent-ping-s", type=_seconds, default=15.0, help="between pings of an agent")
+    add("--agent-max-pings", type=_count, default=5, help="missed pings after which it is lost")
     add(
-        "--journal-limit",
-        type=_count,
-        default=64 << 20,
-        help="bytes before the journal is rewritten",
+        "--agent-reregister-s",
+        type=_seconds,
+        default=600.0,
+        help="what agents have to come back after a restart of the master",
     )
-    return made
+    add("--agent-restart-s", type=_amount, default=1.0, help="pause before an agent's restart")
+    add("--shutdown-grace-s", type=_amount, default=3.0, help="SIGTERM to SIGKILL when we stop")
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -101,6 +121,11 @@ def parse(arguments: Sequence[str]) -> Options:
         offer_timeout_s=given.offer_timeout_s,
         allocation_interval_s=given.allocation_interval_s,
         gc_delay_s=given.gc_delay_s,
+        disk_watch_s=given.disk_watch_s,
+        ping_s=given.agent_ping_s,
+        max_missed_pings=given.agent_max_pings,
+        reregister_s=given.agent_reregister_s,
+        agent_restart_s=given.agent_restart_s,
         shutdown_grace_s=given.shutdown_grace_s,
         journal_limit=given.journal_limit,
     )

@@ -15,8 +15,15 @@ class Place:
     ip: str
     port: int
     resources: Resources
-    root: Path  # its part of the work folder
 
     @property
     def address(self) -> str:
         return f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Home(Place):
+    """What only the agent itself knows of its place."""
+
+    root: Path  # its part of the work folder
+    disk_watch_s: float = 15.0  # longest time between looks at a sandbox; 0: never

@@ -23,20 +23,37 @@ def reconcile(master: Master, framework: Framework, tasks: Iterable[Mapping[str,
 def answer(master: Master, framework: Framework, task_id: str, agent_id: str | None) -> None:
     """Tell the state of one task, known or not.
 
-    An unknown task is GONE if its agent is here, UNKNOWN otherwise; LOST for frameworks that are
-    not partition-aware. Agents live in this process, so none is ever still recovering.
+    Nothing is said of a task whose agent may still come back after a restart of the master. Else
+    an unknown task is what its agent is: GONE if that is here, UNREACHABLE, GONE_BY_OPERATOR, or
+    UNKNOWN; LOST for frameworks that are not partition-aware.
     """
     task = framework.tasks.get(task_id)
     if task is not None:
         _latest(framework, task)
         return
-    if agent_id is not None and agent_id in master.agents:
-        state, message = "TASK_GONE", "Reconciliation: Task is unknown to the agent"
-    else:
-        state, message = "TASK_UNKNOWN", "Reconciliation: Task is unknown"
+    recovered = master.absent.recovered
+    if agent_id in recovered or (agent_id is None and recovered):
+        return
+    state, message, more = _unknown(master, agent_id)
     if not framework.is_partition_aware:
         state = "TASK_LOST"
-    framework.tell(status.from_master(task_id, agent_id, state, REASON, message))
+    told = status.from_master(task_id, agent_id, state, REASON, message)
+    framework.tell({**told, **more})
+
+
+def _unknown(master: Master, agent_id: str | None) -> tuple[str, str, dict[str, Any]]:
+    absent = master.absent
+    if agent_id is None:
+        return "TASK_UNKNOWN", "Reconciliation: Task is unknown", {}
+    if agent_id in master.agents:
+        return "TASK_GONE", "Reconciliation: Task is unknown to the agent", {}
+    if agent_id in absent.unreachable:
+        since = status.unreachable_since(absent.unreachable[agent_id])
+        more = {"unreachable_time": since}
+        return "TASK_UNREACHABLE", "Reconciliation: Task is unreachable", more
+    if agent_id in absent.gone:
+        return "TASK_GONE_BY_OPERATOR", "Reconciliation: Task is gone by operator", {}
+    return "TASK_UNKNOWN", "Reconciliation: Task is unknown", {}
 
 
 def _latest(framework: Framework, task: Task) -> None:

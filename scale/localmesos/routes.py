@@ -10,6 +10,7 @@ from scale.localmesos.agent import Agent
 from scale.localmesos.files import Files, FilesApi
 from scale.localmesos.http import Handler, Refused, Request, Response, Route, json_response
 from scale.localmesos.master import Master
+from scale.localmesos.members import Members
 from scale.localmesos.scheduler_api import SchedulerApi
 
 READ: Final = "mesos-master-readonly"
@@ -47,7 +48,7 @@ def _open_routes() -> dict[str, Route]:
     }
 
 
-def of_master(master: Master) -> Mapping[str, Route]:
+def of_master(master: Master, members: Members) -> Mapping[str, Route]:
     """Return the master's routes."""
     leader = f"//{master.address.ip}:{master.address.port}".encode()
 
@@ -65,7 +66,7 @@ def of_master(master: Master) -> Mapping[str, Route]:
     return {
         **_open_routes(),
         "/api/v1/scheduler": Route(SchedulerApi(master), "mesos-master-scheduler", ("POST",)),
-        "/api/v1": Route(operator_api.of_master(master), WRITE, ("POST",)),
+        "/api/v1": Route(operator_api.of_master(master, members), WRITE, ("POST",)),
         "/state": Route(_view(lambda _: views.master_state(master)), READ),
         "/slaves": Route(
             _view(lambda request: views.slaves_view(master, request.query.get("slave_id"))), READ
@@ -77,7 +78,7 @@ def of_master(master: Master) -> Mapping[str, Route]:
     }
 
 
-def of_agent(agent: Agent, master: Master) -> Mapping[str, Route]:
+def of_agent(agent: Agent) -> Mapping[str, Route]:
     """Return the routes of one agent."""
     files = Files(agent.place.root)
     api = FilesApi(files)
@@ -85,7 +86,7 @@ def of_agent(agent: Agent, master: Master) -> Mapping[str, Route]:
     return {
         **_open_routes(),
         "/api/v1": Route(operator_api.of_agent(agent, files), AGENT_WRITE, ("POST",)),
-        "/state": Route(_view(lambda _: views.agent_state(agent, master)), AGENT_READ),
+        "/state": Route(_view(lambda _: views.agent_state(agent)), AGENT_READ),
         "/containers": Route(
             _view(lambda request: views.containers_view(agent, request.query)), AGENT_READ, both
         ),

@@ -43,6 +43,7 @@ class Run:
     kill_timer: asyncio.TimerHandle | None = None
     lifetime_timer: asyncio.TimerHandle | None = None
     memory_timer: asyncio.TimerHandle | None = None
+    disk_timer: asyncio.Handle | None = None
     cancel_fetch: threading.Event = field(default_factory=threading.Event)
     wait_status: int = 0
     doom: Cause | None = None  # why the agent itself ends the task
@@ -61,12 +62,17 @@ class Run:
         mib = limits["mem"]["value"] if "mem" in limits else self.launch.resources.value("mem")
         return int(mib * (1 << 20)) if mib < 1 << 40 else 0
 
+    @property
+    def disk_asked(self) -> int:
+        """Return the bytes that its sandbox may hold, 0 if it named no disk."""
+        return int(self.launch.resources.value("disk") * (1 << 20))
+
     def stop_watching(self) -> None:
         """Stop the timers that are about a living command."""
-        for timer in (self.lifetime_timer, self.memory_timer):
+        for timer in (self.lifetime_timer, self.memory_timer, self.disk_timer):
             if timer is not None:
                 timer.cancel()
-        self.lifetime_timer = self.memory_timer = None
+        self.lifetime_timer = self.memory_timer = self.disk_timer = None
 
     def stop_timers(self) -> None:
         self.stop_watching()
@@ -153,6 +159,24 @@ def over_memory(run: Run, used: int) -> Cause:
         "REASON_CONTAINER_LIMITATION_MEMORY",
         ({"name": "mem", "type": "SCALAR", "scalar": {"value": asked / (1 << 20)}},),
     )
+
+
+def over_disk(run: Run, used: int) -> Cause:
+    """Return the words of Mesos' disk limitation (mesos-samples, stream-limits)."""
+    asked = run.disk_asked
+    return Cause(
+        f"Disk usage ({_size(used)}) exceeds quota ({_size(asked)})",
+        "REASON_CONTAINER_LIMITATION_DISK",
+        ({"name": "disk", "type": "SCALAR", "scalar": {"value": asked / (1 << 20)}},),
+    )
+
+
+def _size(count: int) -> str:
+    """Return bytes in the largest unit of which they are a whole number (stout, Bytes)."""
+    for shift, unit in ((40, "TB"), (30, "GB"), (20, "MB"), (10, "KB")):
+        if count and count % (1 << shift) == 0:
+            return f"{count >> shift}{unit}"
+    return f"{count}B"
 
 
 def executor_name(run: Run) -> str:

@@ -9,10 +9,10 @@ from concurrent.futures import Executor
 from resource import struct_rusage
 from typing import Any, Final, Protocol
 
-from scale.localmesos import docker, fetcher, launching, memory, sandbox, tree
+from scale.localmesos import disk, docker, fetcher, launching, memory, sandbox, tree
 from scale.localmesos import run as runs
 from scale.localmesos.children import Children
-from scale.localmesos.place import Place
+from scale.localmesos.place import Home
 from scale.localmesos.run import Phase, Run
 from scale.localmesos.status import Cause
 
@@ -39,7 +39,7 @@ class Runner:
 
     def __init__(
         self,
-        place: Place,
+        place: Home,
         children: Children,
         threads: Executor,
         engine: docker.Engine,
@@ -139,6 +139,8 @@ class Runner:
             run.lifetime_timer = loop.call_later(seconds, self._too_long, run)
         if run.mem_asked and not run.is_docker:
             memory.watch(run, self.members, self._too_much_memory)
+        if run.disk_asked and self._place.disk_watch_s:
+            disk.watch(run, self._place.disk_watch_s, self._too_much_disk)
         self._listener.tell(run, "TASK_STARTING", EXECUTOR, Cause())
         if run.is_docker:
             self._in_background(self._tell_when_docker_runs(run))
@@ -165,6 +167,9 @@ class Runner:
 
     def _too_much_memory(self, run: Run, used: int) -> None:
         self._condemn(run, runs.over_memory(run, used))
+
+    def _too_much_disk(self, run: Run, used: int) -> None:
+        self._condemn(run, runs.over_disk(run, used))
 
     def _condemn(self, run: Run, cause: Cause) -> None:
         """Kill a task for a reason of the agent's own."""

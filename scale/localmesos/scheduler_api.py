@@ -173,7 +173,9 @@ def _kill(master: Master, framework: Framework, call: Call) -> None:
     if task is None:
         answer(master, framework, task_id, agent_id)
     elif agent_id in (None, task.launch.agent_id):
-        master.agents[task.launch.agent_id].kill(task.launch.key, killed.get("kill_policy"))
+        agent = master.agents.get(task.launch.agent_id)
+        if agent is not None:
+            agent.kill(task.launch.key, killed.get("kill_policy"))
 
 
 def _acknowledge(master: Master, framework: Framework, call: Call) -> None:

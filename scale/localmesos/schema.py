@@ -182,10 +182,12 @@ _TEXT: Final[Mapping[str, Mapping[str, str]]] = {
         "list_files": "ListFiles",
         "read_file": "ReadFile",
         "teardown": "Teardown",
+        "mark_agent_gone": "MarkAgentGone",
     },
     "ListFiles": {"path": "!string"},
     "ReadFile": {"path": "!string", "offset": "!int", "length": "int"},
     "Teardown": {"framework_id": "!Id"},
+    "MarkAgentGone": {"agent_id": "!Id"},
 }
 
 

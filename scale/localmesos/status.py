@@ -75,3 +75,8 @@ def from_master(
     if agent_id is not None:
         status["agent_id"] = {"value": agent_id}
     return status
+
+
+def unreachable_since(seconds: float) -> dict[str, Any]:
+    """Return TaskStatus.unreachable_time for a moment in seconds since 1970."""
+    return {"nanoseconds": int(seconds * 1e9)}

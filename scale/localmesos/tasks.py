@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from scale.localmesos.resources import Resources
+from scale.localmesos.resources import InvalidResource, Resources, parse
 from scale.localmesos.updates import Key
 
 STATUSES_KEPT: Final = 8
@@ -38,6 +38,7 @@ class Task:
 
     launch: Launch
     state: str = "TASK_STAGING"
+    uuid: str | None = None  # of that status, if it is to be acknowledged
     container: Mapping[str, Any] | None = None
     statuses: list[dict[str, Any]] = field(default_factory=list)
 
@@ -54,10 +55,11 @@ class Task:
         if not self.statuses or self.statuses[-1] != brief:
             self.statuses = [*self.statuses[1 - STATUSES_KEPT :], brief]
         self.state = str(status["state"])
+        self.uuid = status.get("uuid")
 
 
 def launch_record(launch: Launch) -> dict[str, Any]:
-    """Return the journal's form; `launch_of` reads it."""
+    """Return the form for journal and wire; `launch_from` reads it."""
     return {
         "k": "task",
         "framework": launch.framework_id,
@@ -70,7 +72,16 @@ def launch_record(launch: Launch) -> dict[str, Any]:
     }
 
 
-def launch_of(record: Mapping[str, Any], resources: Resources) -> Launch:
+def launch_from(record: Mapping[str, Any]) -> Launch:
+    """Read what `launch_record` made.
+
+    Raises:
+        LookupError, TypeError: it is something else.
+    """
+    try:
+        resources = parse(record["info"].get("resources", ()), record["role"])
+    except InvalidResource:
+        resources = Resources()
     return Launch(
         record["framework"],
         record["agent"],

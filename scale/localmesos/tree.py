@@ -67,6 +67,14 @@ def carries(pid: int, mark: bytes) -> bool:
         return False
 
 
+def is_ending(pid: int) -> bool:
+    """Tell whether a process has given up its memory, or is a zombie."""
+    try:
+        return _read(f"/proc/{pid}/statm").startswith(b"0 ")
+    except OSError:
+        return False
+
+
 def lives_in(pid: int, directory: str) -> bool:
     """Tell whether a process works in a folder, or writes its output there."""
     for link in ("cwd", "fd/1", "fd/2"):

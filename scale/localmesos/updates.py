@@ -35,8 +35,17 @@ class Update:
         return self.status["state"] in TERMINAL
 
 
-def make_update(framework_id: str, status: dict[str, Any]) -> Update:
-    return Update((framework_id, status["task_id"]["value"]), status, orjson.dumps(status))
+def make_update(framework_id: str, encoded: bytes) -> Update:
+    """Read an encoded TaskStatus.
+
+    Raises:
+        ValueError, LookupError, TypeError: it lacks what every status of an agent has.
+    """
+    status = orjson.loads(encoded)
+    for name, kind in (("state", str), ("uuid", str), ("timestamp", float)):
+        if type(status[name]) is not kind:
+            raise TypeError(f"{name} of a status")
+    return Update((framework_id, str(status["task_id"]["value"])), status, encoded)
 
 
 @dataclass(slots=True)
@@ -79,16 +88,19 @@ class UpdateStreams:
             del self._streams[key]
         return update
 
-    def resend(self, framework_id: str) -> None:
-        """Send every head of a framework again at once, for it has subscribed anew."""
+    def resend(self, framework_id: str | None = None) -> None:
+        """Send every head again at once: of a framework that has subscribed anew, or of all."""
         for key, stream in list(self._streams.items()):
-            if key[0] == framework_id:
+            if framework_id in (None, key[0]):
                 stream.stop()
                 self._send(stream)
 
-    def forget(self, framework_id: str) -> None:
-        for key in [key for key in self._streams if key[0] == framework_id]:
-            self._streams.pop(key).stop()
+    def forget(self, key: Key) -> None:
+        if stream := self._streams.pop(key, None):
+            stream.stop()
+
+    def waiting(self) -> list[Key]:
+        return list(self._streams)
 
     def pending(self) -> list[Update]:
         """Return every update that is not acknowledged, in order per task."""

@@ -3,7 +3,6 @@
 After src/common/validation.cpp, src/common/roles.cpp and src/master/validation.cpp.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -59,7 +58,7 @@ def framework_problem(info: Mapping[str, Any], suppressed: Iterable[str]) -> str
     problem = _roles_problem(info)
     if problem is None:
         timeout = info.get("failover_timeout", 0.0)
-        if math.isnan(timeout) or timeout < 0 or timeout > LONGEST_FAILOVER_S:
+        if not abs(timeout) <= LONGEST_FAILOVER_S:  # negative is valid, and like 0
             problem = f"The framework failover_timeout ({timeout:g}) is invalid"
     if problem is None and "id" in info and info["id"]["value"]:
         problem = id_problem(info["id"]["value"])

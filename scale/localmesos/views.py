@@ -9,10 +9,12 @@ from scale.localmesos import tree
 from scale.localmesos.agent import Agent
 from scale.localmesos.framework import Framework
 from scale.localmesos.master import CAPABILITIES, VERSION, Master
+from scale.localmesos.remote import Remote
 from scale.localmesos.resources import Resources, total
 from scale.localmesos.run import MEM_ALLOWANCE, Phase, Run, executor_name
 from scale.localmesos.status import TERMINAL
 from scale.localmesos.tasks import Task
+from scale.localmesos.validation import roles_of
 
 View = dict[str, Any]
 
@@ -25,7 +27,7 @@ VERSION_INFO: Final[View] = {
 AGENT_CAPABILITIES: Final = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "TASK_RESOURCE_LIMITS")
 STATES: Final = (
     "STAGING", "STARTING", "RUNNING", "KILLING", "FINISHED", "KILLED", "FAILED", "LOST", "ERROR",
-    "GONE", "DROPPED",
+    "GONE", "DROPPED", "GONE_BY_OPERATOR", "UNREACHABLE",
 )  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def framework_view(framework: Framework) -> View:
         "registered_time": framework.registered,
         "unregistered_time": framework.unregistered,
         "tasks": [task_view(task) for task in framework.tasks.values()],
-        "unreachable_tasks": [],
+        "unreachable_tasks": [task_view(task) for task in framework.unreachable_tasks.values()],
         "completed_tasks": [task_view(task) for task in framework.completed_tasks],
         "offers": [_offer_view(framework, offer_id) for offer_id in framework.offers],
         "executors": [],
@@ -117,34 +119,45 @@ def _offer_view(framework: Framework, offer_id: str) -> View:
     }
 
 
-def slave_view(master: Master, agent: Agent, *, full: bool) -> View:
+def slave_view(master: Master, agent: Remote, *, full: bool) -> View:
     place = agent.place
     offered = offered_to(master.frameworks.values(), place.agent_id)
     # Also what tasks of removed frameworks still hold until their processes are gone.
-    used = place.resources - master.allocator.pools[place.agent_id].free - offered
+    used = total(agent.used.values())
     view: View = {
         "id": place.agent_id,
         "hostname": place.hostname,
         "port": place.port,
         "attributes": {},
         "pid": f"slave(1)@{place.address}",
-        "registered_time": agent.started,
+        "registered_time": agent.registered,
         "resources": place.resources.summary(),
         "used_resources": used.summary(),
         "offered_resources": offered.summary(),
         "reserved_resources": {},
         "unreserved_resources": place.resources.summary(),
-        "active": True,
+        "active": agent.link is not None,
         "deactivated": False,
         "version": VERSION,
         "capabilities": AGENT_CAPABILITIES,
     }
+    if agent.reregistered is not None:
+        view["reregistered_time"] = agent.reregistered
     if full:
         view["reserved_resources_full"] = {}
         view["unreserved_resources_full"] = place.resources.as_json()
         view["used_resources_full"] = used.as_json()
-        view["offered_resources_full"] = offered.as_json()
+        view["offered_resources_full"] = _offered_full(master, place.agent_id)
     return view
+
+
+def _offered_full(master: Master, agent_id: str) -> list[View]:
+    by_role: dict[str, Resources] = {}
+    for framework in master.frameworks.values():
+        for offer in framework.offers.values():
+            if offer.agent_id == agent_id:
+                by_role[offer.role] = by_role.get(offer.role, Resources()) + offer.resources
+    return [each for role, offered in by_role.items() for each in offered.as_json(role)]
 
 
 def slaves_view(master: Master, slave_id: str | None) -> View:
@@ -154,8 +167,16 @@ def slaves_view(master: Master, slave_id: str | None) -> View:
             for agent_id, agent in master.agents.items()
             if slave_id in (None, agent_id)
         ],
-        "recovered_slaves": [],
+        "recovered_slaves": _recovered(master),
     }
+
+
+def _recovered(master: Master) -> list[View]:
+    return [{"id": agent_id} for agent_id in sorted(master.absent.recovered)]
+
+
+def _connected(master: Master) -> int:
+    return sum(agent.link is not None for agent in master.agents.values())
 
 
 def master_state(master: Master) -> View:
@@ -168,9 +189,9 @@ def master_state(master: Master) -> View:
         "pid": address.pid,
         "hostname": address.hostname,
         "capabilities": CAPABILITIES,
-        "activated_slaves": float(len(master.agents)),
-        "deactivated_slaves": 0.0,
-        "unreachable_slaves": 0.0,
+        "activated_slaves": float(_connected(master)),
+        "deactivated_slaves": float(len(master.agents) - _connected(master)),
+        "unreachable_slaves": float(len(master.absent.unreachable)),
         "leader": address.pid,
         "leader_info": {
             "id": master.master_id,
@@ -180,7 +201,7 @@ def master_state(master: Master) -> View:
         },
         "flags": {},
         "slaves": [slave_view(master, agent, full=False) for agent in master.agents.values()],
-        "recovered_slaves": [],
+        "recovered_slaves": _recovered(master),
         "frameworks": [framework_view(each) for each in frameworks],
         "completed_frameworks": [framework_view(each) for each in master.completed.values()],
         "orphan_tasks": [],
@@ -194,9 +215,10 @@ def master_metrics(master: Master) -> dict[str, float]:
     figures = {
         "master/uptime_secs": time.time() - master.started,
         "master/elected": 1.0,
-        "master/slaves_active": float(len(master.agents)),
-        "master/slaves_connected": float(len(master.agents)),
-        "master/slaves_disconnected": 0.0,
+        "master/slaves_active": float(_connected(master)),
+        "master/slaves_connected": float(_connected(master)),
+        "master/slaves_disconnected": float(len(master.agents) - _connected(master)),
+        "master/slaves_unreachable": float(len(master.absent.unreachable)),
         "master/frameworks_active": float(connected),
         "master/frameworks_connected": float(connected),
         "master/frameworks_disconnected": float(len(frameworks) - connected),
@@ -206,6 +228,7 @@ def master_metrics(master: Master) -> dict[str, float]:
     figures.update(_usage("master", whole, used_by(frameworks)))
     states = [task.state for each in frameworks for task in each.tasks.values()]
     states += [task.state for each in frameworks for task in each.completed_tasks]
+    states += [task.state for each in frameworks for task in each.unreachable_tasks.values()]
     for name in STATES:
         figures[f"master/tasks_{name.lower()}"] = float(states.count(f"TASK_{name}"))
     for call, number in master.counts.items():
@@ -264,10 +287,10 @@ def executor_view(run: Run) -> View:
     }
 
 
-def agent_state(agent: Agent, master: Master) -> View:
+def agent_state(agent: Agent) -> View:
     place = agent.place
     live = {run.launch.framework_id for run in agent.runs.values()} | set(agent.history)
-    views = {each: _framework_of_agent(agent, master, each) for each in sorted(live)}
+    views = {each: _framework_of_agent(agent, each) for each in sorted(live)}
     return {
         **VERSION_INFO,
         "start_time": agent.started,
@@ -279,19 +302,18 @@ def agent_state(agent: Agent, master: Master) -> View:
         "reserved_resources": {},
         "unreserved_resources": place.resources.summary(),
         "attributes": {},
-        "master_hostname": master.address.hostname,
-        "flags": {},
-        "frameworks": [view for each, view in views.items() if each in master.frameworks],
+        "master_hostname": agent.master_hostname,
+        "flags": {"switch_user": "true" if os.geteuid() == 0 else "false"},
+        "frameworks": [view for each, view in views.items() if each in agent.frameworks],
         "completed_frameworks": [
-            view for each, view in views.items() if each not in master.frameworks
+            view for each, view in views.items() if each not in agent.frameworks
         ],
     }
 
 
-def _framework_of_agent(agent: Agent, master: Master, framework_id: str) -> View:
-    framework = master.frameworks.get(framework_id) or master.completed.get(framework_id)
-    info: Mapping[str, Any] = framework.info if framework else {}
+def _framework_of_agent(agent: Agent, framework_id: str) -> View:
     history = agent.history.get(framework_id)
+    info = agent.frameworks.get(framework_id) or (history.info if history else {})
     return {
         "id": framework_id,
         "name": info.get("name", ""),
@@ -299,7 +321,7 @@ def _framework_of_agent(agent: Agent, master: Master, framework_id: str) -> View
         "failover_timeout": info.get("failover_timeout", 0.0),
         "checkpoint": bool(info.get("checkpoint")),
         "hostname": info.get("hostname", ""),
-        "roles": list(framework.roles) if framework else [],
+        "roles": list(roles_of(info)) if info else [],
         "executors": [
             executor_view(run)
             for run in agent.runs.values()

@@ -1,8 +1,10 @@
 """The cluster under test and frameworks on it.
 
 Without more it is a local Mesos of the suite's own. SCALE_TEST_MESOS_MASTER=host:port names another
-cluster, SCALE_TEST_MESOS_PRINCIPAL and SCALE_TEST_MESOS_SECRET how to get in; nothing else may run
-tasks there meanwhile. contract_cluster.DIFFERENCES is the list of what then is not tested.
+cluster, SCALE_TEST_MESOS_PRINCIPAL and SCALE_TEST_MESOS_SECRET how to get in, SCALE_TEST_MESOS_USER
+whom its tasks run as (without it, our own user). Half a core and 300 MiB on each agent are enough.
+Agents must reach us to fetch files, nothing else may start tasks there meanwhile, its periods are
+taken to be Mesos' own. contract_cluster.DIFFERENCES is the list of what then is not tested.
 """
 
 from collections.abc import Callable, Iterator

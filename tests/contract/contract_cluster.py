@@ -4,7 +4,9 @@ import base64
 import http.client
 import json
 import os
+import pwd
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,11 +22,14 @@ DIFFERENCES: Mapping[str, str] = {
     "periods": "time-outs are options of local Mesos, so that the suite does not wait minutes",
     "freed-at-once": "what a task frees is offered at once, Mesos waits for its next batch (1 s)",
     "resend-at-once": "a framework that subscribes anew gets unacknowledged updates at once",
-    "memory": "limits hold without cgroups; the message names the task's own request",
+    "limits": "memory and disk are limited without a flag; messages name the task's own request",
     "cleared": "TASK_FINISHED comes when the processes that a task left behind are gone",
     "lost": "tasks that died with the agent are TASK_GONE, reason AGENT_RESTARTED, with a uuid",
     "unsupported": "task groups, executors, health checks and reservations are refused in words",
     "closed": "everything but /version and /health asks for credentials",
+    "guarded": "what would write outside of the sandbox, or wait for a reader, is refused",
+    "docker": "an engine that only notes how it is called is put in the agent's PATH",
+    "parts": "master and agents of another cluster are not ours to kill",
 }
 
 # Short periods: resends after 0.3, 0.6, ... s stand for 10, 20, ... s.
@@ -60,12 +65,14 @@ class Cluster:
     master: str
     principal: str = ""
     secret: str = ""
+    user: str = field(default_factory=lambda: pwd.getpwuid(os.geteuid()).pw_name)
     ack_retry_s: float = 10.0
     heartbeat_s: float = 15.0
     allocation_s: float = 1.0
     process: subprocess.Popen[bytes] | None = None
     work_dir: Path | None = None
     options: tuple[str, ...] = field(default=())
+    used_before: float = 0.0
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -105,6 +112,32 @@ class Cluster:
         """Return agent id -> ip:port, from the master."""
         listed = self.get("/slaves").json["slaves"]
         return {each["id"]: each["pid"].partition("@")[2] for each in listed}
+
+    def used(self) -> float:
+        """Return the cores that tasks use on all agents."""
+        slaves = self.get("/slaves").json["slaves"]
+        return float(sum(each["used_resources"]["cpus"] for each in slaves))
+
+    def is_idle(self) -> bool:
+        return self.used() <= self.used_before
+
+    def own_address(self) -> str:
+        """Return our address as the cluster sees it."""
+        host, _, port = self.master.rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, int(port)))
+            return str(probe.getsockname()[0])
+
+    def is_at(self, address: str) -> bool:
+        """Tell whether host:port is the master's, by whatever name."""
+        host, _, port = address.rpartition(":")
+        own_host, _, own_port = self.master.rpartition(":")
+        return (socket.gethostbyname(host), port) == (socket.gethostbyname(own_host), own_port)
+
+    def switches_users(self, agent_id: str) -> bool:
+        """Tell whether an agent runs tasks as the users that they name."""
+        flags = self.get("/state", to=self.agents()[agent_id]).json["flags"]
+        return bool(flags.get("switch_user") == "true")
 
     def read(self, agent_id: str, path: str) -> str:
         """Return a file of a sandbox."""
@@ -151,11 +184,14 @@ def start(work_dir: Path, *options: str, **env: str) -> Cluster:
 
 def given() -> Cluster:
     """Return the cluster that the environment names."""
-    return Cluster(
+    named = Cluster(
         ONLY_GIVEN,
         os.environ.get("SCALE_TEST_MESOS_PRINCIPAL", ""),
         os.environ.get("SCALE_TEST_MESOS_SECRET", ""),
     )
+    named.user = os.environ.get("SCALE_TEST_MESOS_USER", named.user)
+    named.used_before = named.used()
+    return named
 
 
 def wait_for(holds: Any, what: str, seconds: float = 10.0) -> None:

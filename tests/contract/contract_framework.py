@@ -29,11 +29,12 @@ class Framework:
     def __init__(self, cluster: Cluster, **info: Any) -> None:
         self.cluster = cluster
         self.info: dict[str, Any] = {
-            "user": "root",
+            "user": cluster.user,
             "name": "contract",
             "failover_timeout": 600.0,
             "checkpoint": True,
             "capabilities": [{"type": "PARTITION_AWARE"}],
+            **({"principal": cluster.principal} if cluster.secret else {}),
             **info,
         }
         self.events: queue.Queue[Event] = queue.Queue()
@@ -97,14 +98,9 @@ class Framework:
         if self.framework_id and self.stream_id:
             with suppress(ConnectionError):  # the test may have killed its cluster
                 self.call("TEARDOWN")
-                if self.cluster.process is not None:  # ours alone, so it gets quiet
-                    wait_for(self._left_nothing, "the end of the framework's tasks")
+                wait_for(self.cluster.is_idle, "the end of the framework's tasks", 20)
         self.disconnect()
         self._calls.close()
-
-    def _left_nothing(self) -> bool:
-        slaves = self.cluster.get("/slaves").json["slaves"]
-        return not any(slave["used_resources"]["cpus"] for slave in slaves)
 
     def next(self, seconds: float = 10.0) -> Event:
         try:
@@ -156,14 +152,18 @@ class Framework:
 
     # --- offers and tasks ---
 
-    def offer(self, seconds: float = 10.0, cpus: float = 0.0) -> dict[str, Any]:
-        """Return the next offer with at least `cpus`."""
+    def offer(
+        self, seconds: float = 10.0, *, cpus: float = 0.0, like: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the next offer with at least `cpus`; of the agent of the offer or task `like`."""
+        deadline = time.monotonic() + seconds
         while True:
             for offer in self.unused:
-                if cpus_of(offer) >= cpus:
+                same = like is None or offer["agent_id"] == like["agent_id"]
+                if same and cpus_of(offer) >= cpus:
                     self.unused.remove(offer)
                     return offer
-            self.until(is_offers, seconds)
+            self.until(is_offers, deadline - time.monotonic())
 
     def accept(
         self, offers: Sequence[dict[str, Any]], tasks: Sequence[dict[str, Any]], refuse: float = 0.0
@@ -186,9 +186,18 @@ class Framework:
         self.accept([offer], [task], refuse=600.0)
         return task
 
-    def launch(self, what: str | dict[str, Any], **more: Any) -> dict[str, Any]:
-        """Launch one task on the next offer."""
-        return self.launch_on(self.offer(cpus=more.get("cpus", 0.1)), what, **more)
+    def launch(
+        self, what: str | dict[str, Any], *, like: dict[str, Any] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Launch one task on the next offer, of the agent of the task `like`."""
+        offer = self.offer(cpus=more.get("cpus", 0.1), like=like)
+        return self.launch_on(offer, what, **more)
+
+    def decline(self, offer: dict[str, Any], refuse: float | str | None = 0.0) -> None:
+        """Decline one offer; without a filter if `refuse` is None."""
+        filters = {} if refuse is None else {"filters": {"refuse_seconds": refuse}}
+        declined = {"offer_ids": [offer["id"]], **filters}
+        assert self.call("DECLINE", decline=declined).status == 202
 
     def status(self, task: dict[str, Any], seconds: float = 10.0) -> dict[str, Any]:
         """Return the next update of a task, without acknowledging it."""
@@ -233,15 +242,15 @@ def make_task(offer: dict[str, Any], what: str | dict[str, Any], **more: Any) ->
 
 
 def cpus_of(offer: dict[str, Any]) -> float:
-    return sum(r["scalar"]["value"] for r in offer["resources"] if r["name"] == "cpus")
+    return float(sum(r["scalar"]["value"] for r in offer["resources"] if r["name"] == "cpus"))
 
 
 def is_offers(event: Event) -> bool:
-    return event["type"] == "OFFERS"
+    return bool(event["type"] == "OFFERS")
 
 
 def is_update(event: Event) -> bool:
-    return event["type"] == "UPDATE"
+    return bool(event["type"] == "UPDATE")
 
 
 def read_records(stream: http.client.HTTPResponse, into: "queue.Queue[Event]") -> None:

@@ -40,8 +40,10 @@ class Sandbox:
 @pytest.fixture(scope="module")
 def sandbox(cluster: Cluster) -> Any:
     framework = Framework(cluster, name="files").subscribe()
-    yield Sandbox(framework)
-    framework.close()
+    made = Sandbox(framework)
+    framework.disconnect()  # what it is offered is for the tests' own frameworks
+    yield made
+    framework.subscribe().close()
 
 
 CONTENT = "line 1\nline 2\nline 3\n"
@@ -61,7 +63,7 @@ CONTENT = "line 1\nline 2\nline 3\n"
     ],
 )
 def test_read_gives_a_part_and_tells_where_it_starts(
-    sandbox: Sandbox, query: dict[str, int], data: str, offset: int
+    sandbox: Sandbox, query: dict[str, Any], data: str, offset: int
 ) -> None:
     answer = sandbox.get("read", **query)
     assert (answer.status, answer.json) == (200, {"data": data, "offset": offset})
@@ -97,11 +99,16 @@ def test_read_refuses_bad_numbers(sandbox: Sandbox, query: dict[str, Any], text:
 def test_read_refuses_what_is_not_a_file(sandbox: Sandbox) -> None:
     answer = sandbox.get("read", "/folder")
     assert (answer.status, answer.text) == (400, "Cannot read a directory.\n")
-    assert sandbox.get("read", "/fifo", offset=0).status == 400
     assert sandbox.get("read", "/missing").status == 404
     for endpoint in ("read", "browse", "download"):
         answer = sandbox.cluster.get(f"/files/{endpoint}", to=sandbox.agent)
         assert (answer.status, answer.text) == (400, "Expecting 'path=value' in query.\n")
+
+
+@pytest.mark.local_mesos("guarded")
+def test_a_fifo_is_not_waited_for(sandbox: Sandbox) -> None:
+    assert sandbox.get("read", "/fifo", offset=0).status == 400
+    assert sandbox.post("READ_FILE", "/fifo", offset=0).status == 400
 
 
 def test_jsonp_wraps_the_answer(sandbox: Sandbox) -> None:
@@ -179,9 +186,21 @@ def test_links_inside_the_sandbox_and_the_real_path_work(sandbox: Sandbox) -> No
     assert sandbox.get("read", "/in", offset=0, length=6).json["data"] == "line 1"
     virtual = sandbox.cluster.get("/files/debug", to=sandbox.agent).json
     real = virtual[sandbox.path]
-    query = urlencode({"path": f"{real}/stdout", "offset": 0, "length": 6})
-    answer = sandbox.cluster.get(f"/files/read?{query}", to=sandbox.agent)
-    assert answer.json["data"] == "line 1"
+    for path in (real, f"{real.rpartition('/')[0]}/latest"):
+        query = urlencode({"path": f"{path}/stdout", "offset": 0, "length": 6})
+        answer = sandbox.cluster.get(f"/files/read?{query}", to=sandbox.agent)
+        assert answer.json["data"] == "line 1"
+
+
+def test_a_sandbox_can_still_be_read_after_its_framework_was_torn_down(
+    framework: Framework,
+) -> None:
+    task = framework.launch("echo kept")
+    framework.run_until(task)
+    framework.call("TEARDOWN")
+    framework.until(lambda event: event["type"] == "CLOSED")
+    assert framework.output(task) == "kept\n"
+    framework.stream_id = ""
 
 
 @pytest.mark.local_mesos("periods")

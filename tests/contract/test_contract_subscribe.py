@@ -14,7 +14,7 @@ def test_the_first_event_is_subscribed_and_a_heartbeat_follows(framework: Framew
     subscribed = framework.seen[0]["subscribed"]
     assert subscribed["framework_id"]["value"] == framework.framework_id
     master = subscribed["master_info"]
-    assert f"{master['address']['ip']}:{master['port']}" == framework.cluster.master
+    assert framework.cluster.is_at(f"{master['address']['ip']}:{master['port']}")
     assert framework.next() == {"type": "HEARTBEAT"}
 
 
@@ -47,9 +47,12 @@ def test_a_second_subscription_ends_the_first_and_its_stream_id(make_framework: 
     error = first.until(lambda event: event["type"] == "ERROR")
     assert error["error"]["message"] == "Framework failed over"
     assert first.next()["type"] == "CLOSED"
+    assert "RESCIND" not in {event["type"] for event in first.seen}
     assert first.call("REVIVE").status == 400
-    assert second.offer()["id"] != stale["id"]
     first.stream_id = ""
+    assert second.offer(like=stale)["resources"] == stale["resources"]
+    task = second.launch_on(stale, "true")
+    assert second.status(task)["reason"] == "REASON_INVALID_OFFERS"
 
 
 def test_a_disconnected_framework_gets_403_and_keeps_its_id(make_framework: Make) -> None:
@@ -91,14 +94,24 @@ def test_without_a_failover_timeout_a_disconnect_ends_the_framework(make_framewo
 
 
 def test_the_failover_timeout_runs_from_the_disconnect(make_framework: Make) -> None:
-    framework = make_framework(failover_timeout=0.4).subscribe()
+    framework = make_framework(failover_timeout=1.5).subscribe()
+    task = framework.launch("sleep 100")
+    framework.run_until(task, "TASK_RUNNING")
     framework.disconnect()
     wait_for(lambda: framework.call("REVIVE").status == 403, "the disconnect")
     framework.subscribe()
-    framework.none(lambda event: event["type"] in ("ERROR", "CLOSED"), 0.6)
+    framework.none(lambda event: event["type"] in ("ERROR", "CLOSED"), 1.7)
     framework.disconnect()
     wait_for(lambda: framework.call("REVIVE").status == 400, "the framework's removal")
     framework.stream_id = ""
+    completed = framework.cluster.get("/state").json["completed_frameworks"]
+    [shown] = [each for each in completed if each["id"] == framework.framework_id]
+    states = {each["id"]: each["state"] for each in shown["completed_tasks"]}
+    assert states == {task["name"]: "TASK_KILLED"}
+    wait_for(framework.cluster.is_idle, "the end of its task")
+
+
+MULTI_ROLE = {"capabilities": [{"type": "PARTITION_AWARE"}, {"type": "MULTI_ROLE"}]}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +123,9 @@ def test_the_failover_timeout_runs_from_the_disconnect(make_framework: Make) -> 
             "'FrameworkInfo.roles' must not be set when the framework is not MULTI_",
         ),
         ({"failover_timeout": 1e30}, "The framework failover_timeout (1e+30) is invalid"),
+        ({"roles": ["a"], "role": "a", **MULTI_ROLE}, "'FrameworkInfo.role' must not be set when"),
+        ({"roles": ["a", "a"], **MULTI_ROLE}, "'FrameworkInfo.roles' contains duplicate items"),
+        ({"roles": ["a", "b/"], **MULTI_ROLE}, "'FrameworkInfo.roles' contains invalid roles"),
     ],
 )
 def test_a_refused_framework_gets_one_error_event_in_a_stream(
@@ -122,9 +138,52 @@ def test_a_refused_framework_gets_one_error_event_in_a_stream(
     framework.stream_id = ""
 
 
+def test_only_a_role_of_its_own_can_be_suppressed_at_the_subscription(
+    make_framework: Make,
+) -> None:
+    framework = make_framework().subscribe(suppressed_roles=["other"])
+    assert framework.seen[-1]["error"]["message"].startswith("Suppressed role")
+    framework.stream_id = ""
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"failover_timeout": -1},
+        {"failover_timeout": "600"},
+        {"checkpoint": "true", "role": None, "novel": {}},
+        {"capabilities": [{"type": "PARTITION_AWARE"}, {"type": "NOVEL"}]},
+        {"user": ""},
+    ],
+)
+def test_a_framework_that_looks_odd_is_accepted(
+    make_framework: Make, info: dict[str, object]
+) -> None:
+    assert make_framework(**info).subscribe().seen[-1]["type"] == "SUBSCRIBED"
+
+
+def test_what_a_framework_says_of_itself_may_change_but_not_its_user(
+    cluster: Cluster, make_framework: Make
+) -> None:
+    framework = make_framework().subscribe()
+    framework.info |= {"user": "nobody", "name": "renamed", "webui_url": "http://new/"}
+    framework.info |= {"checkpoint": False, "failover_timeout": 900.0}
+    framework.subscribe()
+    shown = cluster.get("/state").json["frameworks"]
+    [mine] = [each for each in shown if each["id"] == framework.framework_id]
+    assert (mine["name"], mine["webui_url"]) == ("renamed", "http://new/")
+    assert mine["failover_timeout"] == 900.0
+    assert (mine["user"], mine["checkpoint"]) == (cluster.user, True)
+    assert mine["reregistered_time"] >= mine["registered_time"]
+
+
+def test_the_length_of_a_record_counts_bytes(framework: Framework) -> None:
+    task = framework.launch("exit 3", task_id="t\u00e4sk-\u2603-\U0001f600")
+    assert framework.run_until(task)["state"] == "TASK_FAILED"
+
+
 def test_a_framework_of_several_roles_gets_offers_that_say_for_which(make_framework: Make) -> None:
-    kinds = [{"type": "PARTITION_AWARE"}, {"type": "MULTI_ROLE"}]
-    framework = make_framework(roles=["eng/a", "eng/b"], capabilities=kinds)
+    framework = make_framework(roles=["eng/a", "eng/b"], **MULTI_ROLE)
     framework.subscribe(suppressed_roles=["eng/a"])
     offer = framework.offer()
     assert offer["allocation_info"] == {"role": "eng/b"}
@@ -142,14 +201,14 @@ def test_teardown_kills_the_tasks_and_their_resources_are_offered_to_others(
 ) -> None:
     framework = make_framework().subscribe()
     offer = framework.offer()
-    task = framework.launch_on(offer, "sleep 100", cpus=1)
+    task = framework.launch_on(offer, "sleep 100", cpus=cpus_of(offer) / 2)
     framework.run_until(task, "TASK_RUNNING")
     other = make_framework().subscribe()
-    rest = other.offer()
+    rest = other.offer(like=offer)
     framework.call("TEARDOWN")
     framework.none(lambda event: event["type"] == "UPDATE", 0.2)
-    freed = other.offer(15)
-    assert cpus_of(rest) + cpus_of(freed) == cpus_of(offer)
+    freed = other.offer(15, like=offer)
+    assert cpus_of(rest) + cpus_of(freed) == pytest.approx(cpus_of(offer))
 
 
 def test_the_master_shows_frameworks_agents_and_tasks(

@@ -1,19 +1,13 @@
-"""Section 6: commands as processes, their environment, their files and their ends."""
+"""Section 6: commands as processes, their environment and their ends."""
 
-import http.server
-import io
 import os
-import tarfile
-import threading
 import time
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contract_cluster import Cluster, wait_for
-from contract_framework import Framework
+from contract_framework import Framework, scalar
 
 
 def test_a_command_starts_runs_and_finishes(framework: Framework) -> None:
@@ -45,6 +39,8 @@ def test_a_bad_end_is_task_failed_without_a_reason(
     status = framework.run_until(framework.launch(command))
     assert (status["state"], status["message"]) == ("TASK_FAILED", message)
     assert "reason" not in status
+    framework.none(lambda event: event["type"] == "FAILURE", 0.1)
+    assert "FAILURE" not in {event["type"] for event in framework.seen}
 
 
 def test_the_environment_is_clean_and_documented(framework: Framework) -> None:
@@ -63,7 +59,17 @@ def test_the_environment_is_clean_and_documented(framework: Framework) -> None:
     assert env["MESOS_SLAVE_PID"] == f"slave(1)@{agent}"
     assert env["MESOS_CHECKPOINT"] == "1"
     assert env["MESOS_DIRECTORY"] == env["MESOS_SANDBOX"] == env["CWD"]
-    assert not {"HOME", "USER", "MESOS_TASK_ID"} & set(env)
+    assert "MESOS_TASK_ID" not in env
+    # The last three are those of a shell; LC_CTYPE is of the agent's Mesos.
+    own = {"MINE", "PATH", "PWD", "CWD", "LC_CTYPE", "_", "SHLVL", "OLDPWD"}
+    assert all(name in own or name.startswith(("MESOS_", "LIBPROCESS_")) for name in env), env
+
+
+def test_the_path_is_the_default_one_if_the_task_names_none(framework: Framework) -> None:
+    task = framework.launch("echo $PATH")
+    framework.run_until(task)
+    default = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert framework.output(task) == f"{default}\n"
 
 
 def test_a_task_finds_the_sandbox_of_its_sibling(framework: Framework) -> None:
@@ -71,7 +77,7 @@ def test_a_task_finds_the_sandbox_of_its_sibling(framework: Framework) -> None:
     framework.run_until(first)
     framework.call("REVIVE")
     path = f"$MESOS_DIRECTORY/../../../{first['name']}/runs/latest/stdout"
-    second = framework.launch(f'cat "{path}"')
+    second = framework.launch(f'cat "{path}"', like=first)
     framework.run_until(second)
     assert framework.output(second) == "from the first\n"
 
@@ -88,86 +94,24 @@ def test_a_program_that_does_not_exist_fails(framework: Framework) -> None:
     assert framework.run_until(task)["state"] == "TASK_FAILED"
 
 
+def launch_as(framework: Framework, user: str, command: str) -> dict[str, Any]:
+    offer = framework.offer()
+    if not framework.cluster.switches_users(offer["agent_id"]["value"]):
+        pytest.skip("this agent runs all tasks as its own user")
+    return framework.launch_on(offer, command, command={"user": user})
+
+
 def test_an_unknown_user_fails_the_task(framework: Framework) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root runs tasks as others")
-    task = framework.launch("true", command={"user": "no-such-user"})
+    task = launch_as(framework, "no-such-user", "true")
     status = framework.run_until(task)
     assert (status["state"], status["reason"]) == ("TASK_FAILED", "REASON_CONTAINER_LAUNCH_FAILED")
     assert "no-such-user" in status["message"]
 
 
 def test_a_task_runs_as_its_user_and_owns_its_sandbox(framework: Framework) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root runs tasks as others")
-    task = framework.launch("id -un; touch mine", command={"user": "nobody"})
+    task = launch_as(framework, "nobody", "id -un; touch mine")
     assert framework.run_until(task)["state"] == "TASK_FINISHED", framework.output(task, "stderr")
     assert framework.output(task) == "nobody\n"
-
-
-# --- URIs ---
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """Serve files over HTTP; return the base URL."""
-    (tmp_path / "plain.txt").write_text("plain\n")
-    (tmp_path / "script").write_text("#!/bin/sh\necho it ran\n")
-    with tarfile.open(tmp_path / "good.tar.gz", "w:gz") as archive:
-        entry = tarfile.TarInfo("inside/file")
-        entry.size = 5
-        archive.addfile(entry, io.BytesIO(b"inner"))
-    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
-        archive.addfile(tarfile.TarInfo("../evil-tar"), io.BytesIO(b""))
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as zipped:
-        zipped.writestr("../evil-zip", "out")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(tmp_path))
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_uris_are_fetched_extracted_and_made_executable(
-    framework: Framework, served: str, tmp_path: Path
-) -> None:
-    uris = [
-        {"value": f"{served}/script", "executable": True},
-        {"value": f"{served}/good.tar.gz"},
-        {"value": f"{served}/plain.txt", "output_file": "under/name.txt"},
-        {"value": f"file://{tmp_path}/plain.txt"},
-    ]
-    task = framework.launch(
-        "./script; cat inside/file under/name.txt plain.txt", command={"uris": uris}
-    )
-    assert framework.run_until(task)["state"] == "TASK_FINISHED"
-    assert framework.output(task) == "it ran\ninnerplain\nplain\n"
-
-
-@pytest.mark.parametrize("name", ["missing", "evil.zip", "evil.tar"])
-def test_a_uri_that_cannot_be_fetched_safely_fails_the_launch(
-    framework: Framework, served: str, name: str
-) -> None:
-    task = framework.launch("true", command={"uris": [{"value": f"{served}/{name}"}]})
-    status = framework.status(task)
-    framework.acknowledge(status)
-    assert (status["state"], status["source"]) == ("TASK_FAILED", "SOURCE_AGENT")
-    assert status["reason"] == "REASON_CONTAINER_LAUNCH_FAILED"
-    assert status["message"].startswith("Failed to launch container: Failed to fetch all URIs")
-
-
-def test_an_output_file_cannot_leave_the_sandbox(framework: Framework, served: str) -> None:
-    uri = {"value": f"{served}/plain.txt", "output_file": "../../up.txt"}
-    task = framework.launch("true", command={"uris": [uri]})
-    assert framework.run_until(task)["reason"] == "REASON_CONTAINER_LAUNCH_FAILED"
 
 
 # --- the end ---
@@ -203,6 +147,16 @@ def test_what_ignores_sigterm_gets_sigkill_after_its_grace(framework: Framework)
     assert 0.35 < time.monotonic() - before < 2.5
     assert status["state"] == "TASK_KILLED"
     assert status["message"] == "Command terminated with signal Killed"
+
+
+def test_the_grace_is_three_seconds_if_nobody_says(framework: Framework) -> None:
+    task = framework.launch(STUBBORN)
+    framework.run_until(task, "TASK_RUNNING")
+    wait_for(lambda: "ready" in framework.output(task), "the trap")
+    before = time.monotonic()
+    framework.call("KILL", kill={"task_id": task["task_id"]})
+    assert framework.run_until(task)["message"] == "Command terminated with signal Killed"
+    assert 2.9 < time.monotonic() - before < 6
 
 
 def test_a_second_kill_can_shorten_the_grace_but_not_lengthen_it(framework: Framework) -> None:
@@ -249,25 +203,6 @@ def test_a_framework_that_asks_for_it_is_told_of_the_killing(make_framework: Any
     assert framework.run_until(task)["state"] == "TASK_KILLED"
 
 
-def test_a_kill_before_the_start_says_so(framework: Framework, served: str) -> None:
-    # A FIFO as an input: the fetch waits until somebody opens it for writing.
-    pipe = Path(os.environ.get("TMPDIR", "/tmp"), f"fifo-{time.monotonic_ns()}")
-    os.mkfifo(pipe)
-    try:
-        uris = [{"value": f"{pipe}", "extract": False}]
-        task = framework.launch("true", command={"uris": uris})
-        framework.call("KILL", kill={"task_id": task["task_id"]})
-        with pipe.open("w") as writer:
-            writer.write("x")
-        status = framework.run_until(task)
-    finally:
-        pipe.unlink()
-    assert (status["state"], status["reason"]) == (
-        "TASK_KILLED",
-        "REASON_TASK_KILLED_DURING_LAUNCH",
-    )
-
-
 def test_a_task_may_not_live_longer_than_its_max_completion_time(framework: Framework) -> None:
     task = framework.launch(STUBBORN, max_completion_time={"nanoseconds": 3 * 10**8})
     status = framework.run_until(task)
@@ -276,7 +211,7 @@ def test_a_task_may_not_live_longer_than_its_max_completion_time(framework: Fram
     assert status["source"] == "SOURCE_EXECUTOR"
 
 
-@pytest.mark.local_mesos("memory")
+@pytest.mark.local_mesos("limits")
 def test_a_task_over_its_memory_is_failed_and_told_how_much(framework: Framework) -> None:
     code = "import time; x = bytearray(200 << 20); time.sleep(60)"
     status = framework.run_until(framework.launch(f"python3 -c '{code}'", mem=40))
@@ -285,6 +220,19 @@ def test_a_task_over_its_memory_is_failed_and_told_how_much(framework: Framework
     assert status["source"] == "SOURCE_AGENT"
     assert status["message"].startswith("Memory limit exceeded: Requested: 40MB Maximum Used: ")
     assert status["limitation"]["resources"][0]["scalar"]["value"] == 40
+
+
+@pytest.mark.local_mesos("limits")
+def test_a_task_over_its_disk_is_failed_and_told_how_much(framework: Framework) -> None:
+    offer = framework.offer()
+    named = [scalar("cpus", 0.1), scalar("mem", 32), scalar("disk", 10)]
+    command = "head -c 40000000 /dev/zero > much; sleep 100"
+    status = framework.run_until(framework.launch_on(offer, command, resources=named))
+    assert (status["state"], status["source"]) == ("TASK_FAILED", "SOURCE_AGENT")
+    assert status["reason"] == "REASON_CONTAINER_LIMITATION_DISK"
+    assert status["message"].startswith("Disk usage (")
+    assert status["message"].endswith(") exceeds quota (10MB)")
+    assert status["limitation"]["resources"][0]["scalar"]["value"] == 10
 
 
 @pytest.mark.local_mesos("cleared")
@@ -309,6 +257,7 @@ def sleepers() -> list[str]:
     return found
 
 
+@pytest.mark.local_mesos("docker")
 def test_a_docker_task_without_an_engine_fails_with_the_reason(framework: Framework) -> None:
     if Path("/var/run/docker.sock").exists():
         pytest.skip("a docker engine answers here")
@@ -324,22 +273,28 @@ ENGINE = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/calls"
 case $1 in
   version) echo 1 ;;
-  inspect) printf '[{"State": {"Running": true, "OOMKilled": %s}}]' "$OOM" ;;
+  inspect) printf '[{"State": {"Running": true, "OOMKilled": %s}}]' "${OOM:-false}" ;;
   run) shift; echo "in a container"; eval "last=\\${$#}"; exec sh -c "$last" ;;
 esac
 """
 
 
-@pytest.mark.local_mesos("periods")
+def start_engine(start_local: Any, folder: Path, **env: str) -> Cluster:
+    """Start local Mesos with the engine; what it is called with is in `folder`/bin/calls."""
+    program = folder / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(ENGINE)
+    program.chmod(0o755)
+    started: Cluster = start_local(PATH=f"{program.parent}:{os.environ['PATH']}", **env)
+    return started
+
+
+@pytest.mark.local_mesos("docker")
 @pytest.mark.parametrize("oom", ["false", "true"])
 def test_a_docker_task_is_run_by_the_engine_and_taken_away(
     start_local: Any, make_framework: Any, tmp_path: Path, oom: str
 ) -> None:
-    program = tmp_path / "bin" / "docker"
-    program.parent.mkdir()
-    program.write_text(ENGINE)
-    program.chmod(0o755)
-    cluster = start_local(PATH=f"{program.parent}:{os.environ['PATH']}", OOM=oom)
+    cluster = start_engine(start_local, tmp_path, OOM=oom)
     framework = make_framework(cluster).subscribe()
     container = {"type": "DOCKER", "docker": {"image": "busybox", "network": "HOST"}}
     task = framework.launch("sleep 0.3; exit 3", container=container)
@@ -351,10 +306,27 @@ def test_a_docker_task_is_run_by_the_engine_and_taken_away(
     else:
         assert status["message"] == "Container exited with status 3"
     assert framework.output(task) == "in a container\n"
-    wait_for(lambda: "rm -f mesos-" in (program.parent / "calls").read_text(), "the removal")
-    calls = (program.parent / "calls").read_text()
+    noted = tmp_path / "bin" / "calls"
+    wait_for(lambda: "rm -f mesos-" in noted.read_text(), "the removal")
+    calls = noted.read_text()
     assert f"-e MESOS_FRAMEWORK_ID={framework.framework_id}" in calls
     assert "--net host --entrypoint /bin/sh --name mesos-" in calls
+
+
+@pytest.mark.local_mesos("docker")
+def test_without_a_shell_a_docker_task_gets_its_value_and_arguments_as_they_are(
+    start_local: Any, make_framework: Any, tmp_path: Path
+) -> None:
+    cluster = start_engine(start_local, tmp_path)
+    framework = make_framework(cluster).subscribe()
+    container = {"type": "DOCKER", "docker": {"image": "busybox"}}
+    command = {"shell": False, "value": "first", "arguments": ["true"]}
+    task = framework.launch(command, container=container)
+    assert framework.run_until(task)["state"] == "TASK_FINISHED"
+    calls = (tmp_path / "bin" / "calls").read_text()
+    [run] = [line for line in calls.splitlines() if line.startswith("run ")]
+    assert run.endswith(" busybox first true")
+    assert "--entrypoint" not in run
 
 
 def test_the_agent_shows_its_executors_and_what_they_use(

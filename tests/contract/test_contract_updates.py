@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from contract_cluster import Cluster, wait_for
-from contract_framework import Framework, is_update
+from contract_framework import Framework, cpus_of, is_update
 
 Make = Callable[..., Framework]
 
@@ -34,6 +34,13 @@ def test_an_unacknowledged_update_is_repeated_after_the_period_and_then_twice_it
         times.append(time.monotonic())
     for index, (before, after) in enumerate(itertools.pairwise(times)):
         assert after - before == pytest.approx(period * 2**index, rel=0.2, abs=0.25)
+
+
+def test_the_last_update_is_repeated_too_and_stays_the_same(framework: Framework) -> None:
+    task = framework.launch("exit 3")
+    while (last := framework.status(task))["state"] != "TASK_FAILED":
+        framework.acknowledge(last)
+    assert framework.status(task, 2 * framework.cluster.ack_retry_s) == last
 
 
 def test_a_wrong_uuid_or_task_acknowledges_nothing(framework: Framework) -> None:
@@ -66,8 +73,9 @@ def test_the_resources_of_an_ended_task_come_back_before_its_updates_are_acknowl
     framework: Framework,
 ) -> None:
     whole = framework.offer()
-    task = framework.launch_on(whole, "true", cpus=1)
-    again = framework.offer(cpus=1)
+    half = cpus_of(whole) / 2
+    task = framework.launch_on(whole, "true", cpus=half)
+    again = framework.offer(cpus=half * 1.1, like=whole)
     assert [r for r in again["resources"] if r["name"] == "cpus"] == [
         r for r in whole["resources"] if r["name"] == "cpus"
     ]
@@ -85,13 +93,29 @@ def reconciled(framework: Framework, *tasks: dict[str, Any]) -> dict[str, Any]:
     return status
 
 
-def test_a_known_task_is_reconciled_with_its_latest_state(framework: Framework) -> None:
+@pytest.mark.parametrize("capabilities", [[], [{"type": "PARTITION_AWARE"}]])
+def test_a_known_task_is_reconciled_with_its_latest_state(
+    make_framework: Make, capabilities: list[dict[str, str]]
+) -> None:
+    framework = make_framework(capabilities=capabilities).subscribe()
     task = framework.launch("sleep 100")
     framework.run_until(task, "TASK_RUNNING")
     status = reconciled(framework, {"task_id": task["task_id"]})
     assert (status["state"], status["agent_id"]) == ("TASK_RUNNING", task["agent_id"])
     assert status["message"] == "Reconciliation: Latest task state"
     assert "container_status" in status
+
+
+def test_a_task_that_ended_is_reconciled_with_its_end_until_that_is_acknowledged(
+    framework: Framework,
+) -> None:
+    task = framework.launch("exit 3")
+    while (last := framework.status(task))["state"] != "TASK_FAILED":
+        framework.acknowledge(last)
+    asked = {"task_id": task["task_id"]}
+    assert reconciled(framework, asked)["state"] == "TASK_FAILED"
+    framework.acknowledge(last)
+    assert reconciled(framework, asked)["state"] == "TASK_UNKNOWN"
 
 
 def test_implicit_reconciliation_names_every_task_that_is_known(framework: Framework) -> None:
@@ -102,7 +126,7 @@ def test_implicit_reconciliation_names_every_task_that_is_known(framework: Frame
     while framework.status(ended)["state"] != "TASK_FINISHED":
         framework.acknowledge(framework.seen[-1]["update"]["status"])
     framework.call("RECONCILE", reconcile={"tasks": []})
-    found = {}
+    found: dict[str, str] = {}
     while len(found) < 2:
         status = framework.until(is_update)["update"]["status"]
         if status.get("reason") == "REASON_RECONCILIATION":
@@ -129,18 +153,42 @@ def test_an_unknown_task_is_gone_unknown_or_lost(
     assert reconciled(framework, asked)["state"] == state
 
 
-def test_a_task_on_an_agent_that_never_was_is_unknown(framework: Framework) -> None:
+def test_several_tasks_are_answered_in_one_go(framework: Framework) -> None:
+    names = [f"never-{number}" for number in range(3)]
+    framework.call("RECONCILE", reconcile={"tasks": [{"task_id": {"value": n}} for n in names]})
+    told = [framework.until(is_update)["update"]["status"] for _ in names]
+    assert sorted(status["task_id"]["value"] for status in told) == names
+
+
+UNKNOWN_OR_LOST = pytest.mark.parametrize(
+    ("capabilities", "state"), [([{"type": "PARTITION_AWARE"}], "TASK_UNKNOWN"), ([], "TASK_LOST")]
+)
+
+
+@UNKNOWN_OR_LOST
+def test_a_task_on_an_agent_that_never_was_is_not_known(
+    make_framework: Make, capabilities: list[dict[str, str]], state: str
+) -> None:
+    framework = make_framework(capabilities=capabilities).subscribe()
     asked = {"task_id": {"value": "x"}, "agent_id": {"value": "never-was"}}
-    assert reconciled(framework, asked)["state"] == "TASK_UNKNOWN"
+    assert reconciled(framework, asked)["state"] == state
 
 
-def test_a_finished_and_acknowledged_task_is_unknown(framework: Framework) -> None:
+@UNKNOWN_OR_LOST
+def test_a_finished_and_acknowledged_task_is_not_known(
+    make_framework: Make, capabilities: list[dict[str, str]], state: str
+) -> None:
+    framework = make_framework(capabilities=capabilities).subscribe()
     task = framework.launch("true")
     framework.run_until(task)
-    assert reconciled(framework, {"task_id": task["task_id"]})["state"] == "TASK_UNKNOWN"
+    assert reconciled(framework, {"task_id": task["task_id"]})["state"] == state
 
 
-def test_a_kill_of_an_unknown_task_is_answered_like_a_reconciliation(framework: Framework) -> None:
+@UNKNOWN_OR_LOST
+def test_a_kill_of_an_unknown_task_is_answered_like_a_reconciliation(
+    make_framework: Make, capabilities: list[dict[str, str]], state: str
+) -> None:
+    framework = make_framework(capabilities=capabilities).subscribe()
     framework.call("KILL", kill={"task_id": {"value": "never-existed"}})
     status = framework.until(is_update)["update"]["status"]
-    assert (status["state"], status["reason"]) == ("TASK_UNKNOWN", "REASON_RECONCILIATION")
+    assert (status["state"], status["reason"]) == (state, "REASON_RECONCILIATION")

@@ -10,7 +10,7 @@ from scale.localmesos.resources import Resources
 from scale.localmesos.run import Run, argv, ending, environment, grace_s, over_memory
 from scale.localmesos.schema import Malformed, convert
 from scale.localmesos.status import Cause
-from scale.localmesos.tasks import Launch, launch_of, launch_record
+from scale.localmesos.tasks import Launch, launch_from, launch_record
 from scale.localmesos.validation import (
     TaskRefused,
     checked_resources,
@@ -211,7 +211,7 @@ def test_a_limit_of_its_own_replaces_the_requested_memory() -> None:
 
 def test_a_launch_survives_the_journal() -> None:
     launch = make_run().launch
-    assert launch_of(launch_record(launch), launch.resources) == launch
+    assert launch_from(launch_record(launch)) == launch
 
 
 # --- docker ---

@@ -1,11 +1,12 @@
-"""The journal and its replay, sandboxes and what may be read of them, archives."""
+"""The journal, sandboxes and what may be read of them, archives."""
 
 import asyncio
 import os
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -19,20 +20,19 @@ from scale.localmesos.fetcher import FetchFailed, Order, fetch_all
 from scale.localmesos.files import Files, NotServed, escaped
 from scale.localmesos.journal import Journal, read_lines
 from scale.localmesos.memory import next_look
-from scale.localmesos.recovery import Found
-from scale.localmesos.resources import Resources
-from scale.localmesos.schema import convert
 
 # --- the journal ---
 
 
-def write(path: Path, records: list[Any], *, limit: int = 1 << 20, snapshot: Any = ()) -> None:
+def write(
+    path: Path, records: list[Any], *, limit: int = 1 << 20, snapshot: Iterable[Any] = ()
+) -> None:
     async def run() -> None:
-        journal = Journal(path, lambda: snapshot, limit, lambda: None)
-        journal.compact()
+        journal = Journal(path, limit, lambda: None)
+        journal.begin(lambda: snapshot)
         for record in records:
             done = asyncio.get_running_loop().create_future()
-            journal.append(orjson.dumps(record), lambda done=done: done.set_result(None))
+            journal.append(orjson.dumps(record), partial(done.set_result, None))
             await done
         journal.close()
 
@@ -65,8 +65,8 @@ def test_a_journal_that_cannot_be_written_says_so_and_tells_nobody(tmp_path: Pat
     told: list[str] = []
 
     async def run() -> None:
-        journal = Journal(tmp_path / "journal", list, 1 << 20, lambda: told.append("failed"))
-        journal.compact()
+        journal = Journal(tmp_path / "journal", 1 << 20, lambda: told.append("failed"))
+        journal.begin(list)
         os.close(journal._fd)
         journal.append(b"{}", lambda: told.append("safe"))
         await asyncio.sleep(0)
@@ -77,65 +77,6 @@ def test_a_journal_that_cannot_be_written_says_so_and_tells_nobody(tmp_path: Pat
 
     asyncio.run(run())
     assert told == ["failed"]
-
-
-# --- replay ---
-
-
-def record_of(task_id: str = "t") -> dict[str, Any]:
-    info = {
-        "name": task_id,
-        "task_id": {"value": task_id},
-        "agent_id": {"value": "a"},
-        "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.0}}],
-    }
-    return {
-        "k": "task", "framework": "f", "agent": "a", "info": convert("TaskInfo", info),
-        "role": "*", "user": "root", "checkpoint": True, "killing": False,
-    }  # fmt: skip
-
-
-def update(uuid: str, state: str) -> dict[str, Any]:
-    status = {"task_id": {"value": "t"}, "state": state, "uuid": uuid, "agent_id": {"value": "a"}}
-    return {"k": "update", "framework": "f", "status": status}
-
-
-def ack(uuid: str) -> dict[str, Any]:
-    return {"k": "ack", "framework": "f", "task": "t", "uuid": uuid}
-
-
-def replayed(*records: dict[str, Any]) -> Found:
-    found = Found()
-    for record in ({"k": "framework", "id": "f", "info": {}}, *records):
-        found.apply(record)
-    return found
-
-
-def test_a_task_without_an_end_is_found_alive() -> None:
-    found = replayed(record_of(), update("1", "TASK_RUNNING"), ack("1"))
-    assert found.launches[("f", "t")].resources == Resources({"cpus": 1000})
-    assert (found.updates, found.ended) == ({}, set())
-
-
-def test_an_end_that_was_not_acknowledged_waits() -> None:
-    found = replayed(record_of(), update("1", "TASK_RUNNING"), update("2", "TASK_FINISHED"))
-    assert [each.uuid for each in found.updates["f", "t"]] == ["1", "2"]
-    assert found.ended == {("f", "t")}
-
-
-def test_an_acknowledged_end_is_forgotten() -> None:
-    found = replayed(record_of(), update("1", "TASK_FINISHED"), ack("1"))
-    assert (found.launches, found.updates, found.ended) == ({}, {}, set())
-
-
-def test_records_may_be_told_twice() -> None:
-    records = (record_of(), update("1", "TASK_RUNNING"), update("2", "TASK_FINISHED"))
-    assert replayed(*records, *records) == replayed(*records)
-
-
-def test_a_removed_framework_takes_its_tasks_along() -> None:
-    found = replayed(record_of(), update("1", "TASK_RUNNING"), {"k": "removed", "id": "f"})
-    assert (found.frameworks, found.removed, found.launches, found.updates) == ({}, ["f"], {}, {})
 
 
 # --- sandboxes ---
