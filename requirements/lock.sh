@@ -10,7 +10,7 @@ compile() {
 }
 without_http_parser="--override overrides.txt --no-emit-package http-parser"
 compile ../setup.cfg "$without_http_parser" run.txt
-compile ../setup.cfg "$without_http_parser --extra dev --constraint run.txt" dev.txt
+compile ../setup.cfg "$without_http_parser --override overrides-dev.txt --extra dev --constraint run.txt" dev.txt
 printf 'setuptools\nwheel\n' > build.in
 compile build.in "" build.txt
 printf 'uv\n' > bootstrap.in

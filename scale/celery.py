@@ -8,4 +8,4 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scale.settings")
 
 app = Celery("scale")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["scale.job"])
+app.autodiscover_tasks(["scale.job", "scale.queue"])

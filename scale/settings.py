@@ -73,6 +73,10 @@ SCALE_UNREACHABLE_GRACE_S = env("SCALE_UNREACHABLE_GRACE_S", number(least=0, mos
 SCALE_KILL_GRACE_S = env("SCALE_KILL_GRACE_S", number(least=0, most=3600), 5.0)
 SCALE_LEASE_S = env("SCALE_LEASE_S", number(least=10, most=3600), 15.0)
 
+# What the worker measures for /load/ and /metrics/, and for how long that is kept.
+SCALE_LOAD_PERIOD_S = env("SCALE_LOAD_PERIOD_S", integer(least=10, most=3600), 60)
+SCALE_METRICS_KEPT_DAYS = env("SCALE_METRICS_KEPT_DAYS", integer(least=32, most=3660), 400)
+
 # For tests of crashes: where the process is to kill itself.
 SCALE_TESTING = env("SCALE_TESTING", boolean, False)
 SCALE_FAIL_POINT = env("SCALE_FAIL_POINT", read_fail_point, None)
@@ -161,7 +165,7 @@ TEMPLATES = [
 ]
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",  # asked first: it refuses who guesses
-    "django.contrib.auth.backends.ModelBackend",
+    "scale.api.accounts.Accounts",
 ]
 # A name is locked for a minute after five wrong passwords: 7,200 guesses a day. By the name alone,
 # because addresses are many, and behind a proxy one; a lock does not touch sessions and tokens.
@@ -191,7 +195,7 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 STORAGES = {
     "default": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "scale.job.storage.DurableStorage",
         "OPTIONS": {
             "location": SCALE_STORAGE_DIR,
             "file_permissions_mode": 0o600,
@@ -209,10 +213,10 @@ REST_FRAMEWORK = {
         "knox.auth.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["scale.api.permissions.LoggedIn"],
+    "DEFAULT_PERMISSION_CLASSES": ["scale.api.permissions.AsNeeded"],
     "DEFAULT_RENDERER_CLASSES": ["scale.api.renderers.OrjsonRenderer"],
     "DEFAULT_PARSER_CLASSES": ["scale.api.renderers.StrictJsonParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "scale.api.described.Operation",
     "EXCEPTION_HANDLER": "scale.api.errors.handle",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -223,10 +227,22 @@ REST_KNOX = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Scale",
-    "DESCRIPTION": "A cluster job scheduler over Apache Mesos.",
+    "DESCRIPTION": (
+        "A cluster job scheduler over Apache Mesos. Every address is there under `/v3/`, too.\n\n"
+        "Errors are JSON objects with `detail`, `code` and, where one part of the request is to "
+        "blame, `field`. Besides what each operation lists: 404 for an address that leads nowhere, "
+        "405 with `Allow` for a method that is not there, 301 where the last slash is missing. "
+        "Answers have the one form that is listed, whatever `Accept` says: there is no 406."
+    ),
     "VERSION": "v3",
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
+    # The bodies of changes are described as they are.
+    "COMPONENT_SPLIT_PATCH": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "scale.api.described.complete",
+    ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -270,6 +286,32 @@ CELERY_BEAT_SCHEDULE = {
         "task": "scale.job.tasks.work_off_bulk_actions",
         "schedule": 2.0,
         "options": {"expires": 2.0},
+    },
+    # Counts are right without, but take longer the more there is to fold (docs/decisions/0008).
+    "fold tallies": {
+        "task": "scale.job.tasks.fold_tallies",
+        "schedule": 2.0,
+        "options": {"expires": 2.0},
+    },
+    "check tallies": {
+        "task": "scale.job.tasks.check_tallies",
+        "schedule": 86_400.0,
+        "options": {"expires": 3600.0},
+    },
+    "measure the load": {
+        "task": "scale.queue.tasks.measure_load",
+        "schedule": SCALE_LOAD_PERIOD_S / 2,  # so that no period is missed by a late tick
+        "options": {"expires": SCALE_LOAD_PERIOD_S / 2},
+    },
+    "measure days": {
+        "task": "scale.queue.tasks.measure_days",
+        "schedule": 600.0,
+        "options": {"expires": 600.0},
+    },
+    "forget measures": {
+        "task": "scale.queue.tasks.forget_measures",
+        "schedule": 3600.0,
+        "options": {"expires": 3600.0},
     },
     "forget idempotency keys": {
         "task": "scale.job.tasks.forget_idempotency_keys",

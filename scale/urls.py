@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.permissions import AllowAny
 
 from scale.api import (
@@ -17,13 +17,18 @@ from scale.api import (
     job_lists,
     job_types,
     jobs,
+    load,
     logs,
     many_jobs,
+    metrics_catalogue,
     nodes,
     queueing,
     reports,
+    requeueing,
     status,
+    timeline,
 )
+from scale.api.document import document
 
 # Fixed addresses come before those with ids in the same place.
 _RESOURCES: list[URLPattern] = [
@@ -41,6 +46,10 @@ _RESOURCES: list[URLPattern] = [
     *status.urlpatterns,
     *queueing.urlpatterns,
     *files.urlpatterns,
+    *load.urlpatterns,
+    *metrics_catalogue.urlpatterns,
+    *timeline.urlpatterns,
+    *requeueing.urlpatterns,
 ]
 
 
@@ -57,8 +66,7 @@ urlpatterns = [
     *health.urlpatterns,
     *status.metrics_urlpatterns,
     *agent.urlpatterns,
-    # The description holds no secret, and a client needs it before it can log in.
-    path("schema/", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),
+    path("schema/", document, name="schema"),
     path(
         "docs/",
         SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=[AllowAny]),

@@ -84,7 +84,7 @@ class FakeGateway:
 
     def assert_all_taken(self) -> None:
         left, self._calls = self._calls, []
-        assert left == [], "the scheduler made calls that the test did not expect"
+        assert left == [], f"the scheduler made calls that the test did not expect: {left}"
 
     def close(self) -> None:
         os.close(self._read)

@@ -26,6 +26,7 @@ from rest_framework.response import Response
 from scale.api import base
 from scale.api.errors import NotFound
 from scale.api.parameters import Query
+from scale.api.permissions import TASK
 from scale.core.errors import InvalidInput
 from scale.core.lifecycle import Phase
 from scale.job import reports, tokens
@@ -84,7 +85,6 @@ class _TaskView(base.View):
     """A call of the task that runs for an execution now."""
 
     authentication_classes = [TaskToken]
-    permission_classes = []
 
     def execution(self, request: Request) -> JobExecution:
         return cast("JobExecution", request.auth)
@@ -92,6 +92,8 @@ class _TaskView(base.View):
 
 class Orders(_TaskView):
     """What the program is to bring and to take."""
+
+    needs = {"GET": TASK}
 
     def get(self, request: Request, uuid: UUID) -> Response:
         """Answer with the orders (`scale.job.orders.steps_orders`); two queries."""
@@ -106,6 +108,8 @@ class _Bytes(FileResponse):
 
 class Input(_TaskView):
     """The bytes of an input of this execution, and of nothing else."""
+
+    needs = {"GET": TASK}
 
     def get(self, request: Request, uuid: UUID, file_id: int) -> HttpResponseBase:
         """Answer with the file; two queries."""
@@ -124,6 +128,8 @@ class Input(_TaskView):
 
 class Outputs(_TaskView):
     """Where outputs are put, one call for each file; repeating it is harmless."""
+
+    needs = {"PUT": TASK}
 
     def put(self, request: Request, uuid: UUID) -> Response:
         """Store the body as a file of an output of this execution."""
@@ -167,6 +173,8 @@ def _announced(request: Request) -> tuple[int, str | None]:
 class Results(_TaskView):
     """What came out, told when all outputs are stored."""
 
+    needs = {"POST": TASK}
+
     def post(self, request: Request, uuid: UUID) -> Response:
         """Store the results."""
         body = _object(request)
@@ -181,6 +189,8 @@ class Results(_TaskView):
 
 class Failure(_TaskView):
     """Why the program is about to end badly."""
+
+    needs = {"POST": TASK}
 
     def post(self, request: Request, uuid: UUID) -> Response:
         """Store the sentence."""

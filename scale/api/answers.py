@@ -209,7 +209,11 @@ class JobFull(_Job):
 
 
 class WaitingReason(serializers.Serializer[Any]):
-    """Why something waits; null if it does not, or nothing that we know is in its way."""
+    """Why something waits, with numbers, and since when it has been for that; null if it does not.
+
+    Of the codes WAITING_FOR_OFFERS says that nothing else is in the way, and NO_SCHEDULER that
+    nobody is there who could tell.
+    """
 
     code = Choice("WaitCode", WaitCode)
     message = _Text()
@@ -245,6 +249,19 @@ class ExecutionInJob(_Execution):
     job = Reference()
     node = Reference(allow_null=True)
     error = Reference(allow_null=True)
+
+
+class ExecutionLogs(ExecutionAnswer):
+    """An execution with the ends of its logs."""
+
+    is_finished = _Flag(help_text="whether nothing more will come")
+    log_problem = _text()
+    stdout = _Text()
+    stdout_size = _Whole(help_text="bytes")
+    stdout_truncated = _Flag()
+    stderr = _Text()
+    stderr_size = _Whole(help_text="bytes")
+    stderr_truncated = _Flag()
 
 
 class Attempt(ExecutionAnswer):
@@ -285,15 +302,6 @@ class JobDetails(JobFull):
     outputs = GivenAnswer(many=True)
 
 
-class JobTypeDetails(JobTypeAnswer):
-    interface = _Document()
-    error_mapping = _Document()
-    environment = _Document()
-    volumes = serializers.ListField(child=_Document())
-    errors = ErrorAnswer(many=True)  # type: ignore[assignment] # shadows what we do not use
-    trigger_rule = Reference(allow_null=True)
-
-
 class ExecutionInNode(_Execution):
     job = JobInExecution()
     node = Reference()
@@ -310,13 +318,6 @@ class TallyAnswer(serializers.Serializer[Any]):
     count = _Whole()
     most_recent = _when(maybe=False)
     category = Choice("ErrorCategory", Error.Category, allow_null=True)
-
-
-class NodeStatus(serializers.Serializer[Any]):
-    node = NodeAnswer()
-    is_online = _Flag()
-    job_exe_counts = TallyAnswer(many=True)
-    job_exes_running = ExecutionInNode(many=True)
 
 
 class JobTypeStatus(serializers.Serializer[Any]):
@@ -342,17 +343,6 @@ class ResourcesAnswer(serializers.Serializer[Any]):
     cpus = _Number()
     mem = _Number(help_text="MiB")
     disk = _Number(help_text="MiB")
-
-
-class NodeResources(serializers.Serializer[Any]):
-    total = ResourcesAnswer(allow_null=True)
-    scheduled = ResourcesAnswer()
-
-
-class NodeDetails(NodeAnswer):
-    job_exes_running = ExecutionInNode(many=True)
-    resources = NodeResources(required=False)
-    disconnected = _Flag(required=False, help_text="only there, and true, when it is not online")
 
 
 class FileAnswer(serializers.Serializer[Any]):
@@ -401,9 +391,7 @@ class WaitingAnswer(serializers.Serializer[Any]):
     job_type_version = _Text()
     highest_priority = _Whole(help_text="the lowest number")
     is_job_type_paused = _Flag()
-    waiting_reason = WaitingReason(
-        allow_null=True, help_text="why the least demanding of them waits"
-    )
+    waiting_reason = WaitingReason(help_text="why the least demanding of them waits")
 
 
 class QueueAnswer(serializers.Serializer[Any]):
@@ -414,60 +402,13 @@ class SchedulerAnswer(serializers.Serializer[Any]):
     is_paused = _Flag()
 
 
-class MasterAnswer(serializers.Serializer[Any]):
-    is_online = _Flag()
-    hostname = _text()
-    port = _Whole(allow_null=True)
-
-
-class SchedulerStatus(serializers.Serializer[Any]):
-    is_online = _Flag()
-    is_paused = _Flag()
-    hostname = _text()
-    heartbeat = _when()
-    framework_id = _text()
-
-
-class NodeTrouble(serializers.Serializer[Any]):
-    id = _Whole()
-    hostname = _Text()
-    state = Choice("NodeTroubleState", ["paused", "degraded", "offline"])
-    reason = _Text()
-
-
-class NodesSummary(serializers.Serializer[Any]):
-    ready = _Whole()
-    paused = _Whole()
-    degraded = _Whole(help_text="paused because too much failed there")
-    offline = _Whole()
-    inactive = _Whole()
-    troubles = NodeTrouble(many=True, help_text="up to 100 that take nothing new")
-
-
-class ClusterResources(serializers.Serializer[Any]):
-    total = ResourcesAnswer()
-    scheduled = ResourcesAnswer()
-    used = ResourcesAnswer(help_text="the same as scheduled")
-    free = ResourcesAnswer()
-
-
-class StatusAnswer(serializers.Serializer[Any]):
-    timestamp = _when(maybe=False)
-    master = MasterAnswer()
-    scheduler = SchedulerStatus()
-    queue_depth = _Whole()
-    is_queue_depth_estimated = _Flag()
-    nodes = NodesSummary()
-    resources = ClusterResources()
-
-
 class QueueLengths(serializers.Serializer[Any]):
     PENDING = _Whole()
     QUEUED = _Whole()
     RUNNING = _Whole()
 
 
-class QueuedResources(serializers.Serializer[Any]):
+class Demand(serializers.Serializer[Any]):
     """What an autoscaler needs to know."""
 
     cluster_resources = ResourcesAnswer(help_text="what the nodes that are online have")

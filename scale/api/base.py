@@ -14,6 +14,8 @@ from rest_framework.views import APIView
 from scale.api.authentication import Token
 from scale.api.errors import NotFound
 from scale.api.parameters import Query
+from scale.api.permissions import require_for_fields
+from scale.api.quick import certainly_valid
 from scale.api.renderers import BIGGEST_INTEGER
 from scale.core.errors import InvalidInput
 
@@ -32,12 +34,16 @@ class OneRenderer(BaseContentNegotiation):
 
 
 class View(APIView):
-    """A resource. `needs` maps a method to the permission that it takes (`LoggedIn`)."""
+    """A resource. `needs` maps each method to the permission that it takes (`AsNeeded`).
+
+    `field_needs` maps a field of bodies to the permission that it takes besides.
+    """
 
     authentication_classes = [Token, SessionAuthentication]
     content_negotiation_class = OneRenderer
     metadata_class = None
     needs: ClassVar[Mapping[str, str]] = {}
+    field_needs: ClassVar[Mapping[str, str]] = {}
 
 
 def key_of(text: str, what: str) -> int:
@@ -63,13 +69,18 @@ def body_of(request: Request, serializer: type[BaseSerializer[Any]]) -> dict[str
     Raises:
         InvalidInput: it is not an object, or has fields that `serializer` does not know.
         ValidationError: a field is missing or wrong.
+        PermissionDenied: a field is kept for others.
     """
-    if not isinstance(request.data, dict):
+    if not isinstance(request.data, dict) or request.stream is None:  # None: it was empty
         raise InvalidInput("body", "must be a JSON object")
-    reader = serializer(data=request.data)
-    _refuse_unknown(request, reader)
-    reader.is_valid(raise_exception=True)
-    return dict(reader.validated_data)
+    body = dict(request.data)
+    if not certainly_valid(serializer)(body):
+        reader = serializer(data=body)
+        _refuse_unknown(request, reader)
+        reader.is_valid(raise_exception=True)
+        body = dict(reader.validated_data)
+    require_for_fields(request, request.data.keys())
+    return body
 
 
 def _refuse_unknown(request: Request, reader: BaseSerializer[Any]) -> None:

@@ -1,6 +1,7 @@
 """What bodies may hold; what they mean is checked by the services."""
 
 import math
+import re
 from typing import Any, Final
 
 from rest_framework import serializers
@@ -28,6 +29,15 @@ class Text(serializers.CharField):
         return text
 
 
+class Name(serializers.RegexField):
+    """A text that is like a pattern; nothing else is turned into one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
 class Lines(serializers.CharField):
     """A text of several lines."""
 
@@ -37,18 +47,51 @@ class Lines(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class Whole(serializers.IntegerField):
+    """A whole number, or the text of one, as the interface has always taken it; no truth value."""
+
+    #: What such a text is like, also in the schema.
+    TEXT: Final = r"^-?[0-9]{1,19}$"
+
+    def to_internal_value(self, data: Any) -> int:
+        is_text = isinstance(data, str) and re.fullmatch(self.TEXT, data, re.ASCII)
+        if isinstance(data, bool) or not (is_text or isinstance(data, int | float)):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Flag(serializers.BooleanField):
+    """True or false, or the text of one, as parameters have it; no number stands for it."""
+
+    #: What such a text is like, also in the schema.
+    TEXT: Final = r"^([Tt]([Rr][Uu][Ee])?|[Ff]([Aa][Ll][Ss][Ee])?|[01])$"
+
+    def to_internal_value(self, data: Any) -> bool:
+        if isinstance(data, str) and re.fullmatch(self.TEXT, data):
+            return data.lower() in {"true", "t", "1"}
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
 class Number(serializers.FloatField):
-    """A finite number."""
+    """A finite number, or the text of one."""
+
+    #: What such a text is like, also in the schema.
+    TEXT: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
 
     def to_internal_value(self, data: Any) -> float:
-        value = math.nan if isinstance(data, bool) else super().to_internal_value(data)
+        is_text = isinstance(data, str) and re.fullmatch(self.TEXT, data, re.ASCII)
+        if isinstance(data, bool) or not (is_text or isinstance(data, int | float)):
+            self.fail("invalid")
+        value = super().to_internal_value(data)
         if not math.isfinite(value):
             self.fail("invalid")
         return value
 
 
-def _whole(least: int, **options: Any) -> serializers.IntegerField:
-    return serializers.IntegerField(min_value=least, max_value=_INT32, required=False, **options)
+def _whole(least: int, **options: Any) -> Whole:
+    return Whole(min_value=least, max_value=_INT32, required=False, **options)
 
 
 def _mib(least: float) -> Number:
@@ -66,10 +109,10 @@ class JobTypeBody(serializers.Serializer[Any]):
     author_name = Text(max_length=50, allow_null=True, allow_blank=True, required=False)
     author_url = Text(max_length=2000, allow_null=True, allow_blank=True, required=False)
     icon_code = Text(max_length=20, allow_null=True, allow_blank=True, required=False)
-    is_operational = serializers.BooleanField(required=False)
-    is_paused = serializers.BooleanField(required=False)
+    is_operational = Flag(required=False)
+    is_paused = Flag(required=False)
     docker_image = Text(max_length=500, allow_null=True, required=False)
-    docker_privileged = serializers.BooleanField(required=False)
+    docker_privileged = Flag(required=False)
     volumes = serializers.JSONField(
         required=False, help_text="a list of {container_path, host_path, mode: RO or RW}"
     )
@@ -78,7 +121,7 @@ class JobTypeBody(serializers.Serializer[Any]):
     )
     interface = serializers.JSONField()
     error_mapping = serializers.JSONField(required=False, allow_null=True)
-    priority = serializers.IntegerField(min_value=-_INT32, max_value=_INT32, required=False)
+    priority = Whole(min_value=-_INT32, max_value=_INT32, required=False)
     max_scheduled = _whole(1, allow_null=True)
     timeout = _whole(1, help_text="seconds")
     max_tries = _whole(1)
@@ -87,12 +130,27 @@ class JobTypeBody(serializers.Serializer[Any]):
     disk_out_const_required = _mib(0.0)
     disk_out_mult_required = Number(min_value=0.0, max_value=1_000_000.0, required=False)
 
+    trigger_rule = serializers.JSONField(
+        required=False, allow_null=True, help_text="null: nothing fires rules here"
+    )
+
     def validate_error_mapping(self, value: Any) -> Any:
         return {} if value is None else value
 
 
-class JobTypeChange(serializers.Serializer[Any]):
-    is_paused = serializers.BooleanField(required=False)
+class JobTypeChange(JobTypeBody):
+    """What to change of a job type; the rest stays."""
+
+    name = None  # type: ignore[assignment] # these two are what it is known by
+    version = None  # type: ignore[assignment]
+    interface = serializers.JSONField(required=False, help_text="another one is a new revision")
+    is_active = Flag(
+        required=False,
+        help_text="false retires it: nothing of it starts, and no new jobs are taken",
+    )
+    trigger_rule = serializers.JSONField(
+        required=False, allow_null=True, help_text="null or {}: nothing fires rules here"
+    )
 
 
 class JobTypeName(serializers.Serializer[Any]):
@@ -110,13 +168,13 @@ class JobBody(serializers.Serializer[Any]):
     """A new job: `job_type` or `job_type_id` says of which type."""
 
     job_type = JobTypeName(required=False)
-    job_type_id = serializers.IntegerField(required=False)
+    job_type_id = Whole(required=False)
     name = Text(max_length=250, allow_blank=True, required=False)
     inputs = serializers.DictField(
         required=False,
         help_text="input name -> value, {file_id} or {uri}, or a list of those for files",
     )
-    priority = serializers.IntegerField(
+    priority = Whole(
         min_value=-_INT32, max_value=_INT32, required=False, help_text="lower is more urgent"
     )
 
@@ -145,7 +203,7 @@ class OneOrMany(serializers.ListField):
 
 
 def _ids() -> OneOrMany:
-    return OneOrMany(serializers.IntegerField(max_value=BIGGEST_INTEGER))
+    return OneOrMany(Whole(max_value=BIGGEST_INTEGER))
 
 
 class CancelBody(serializers.Serializer[Any]):
@@ -161,21 +219,25 @@ class CancelBody(serializers.Serializer[Any]):
     job_type_categories = OneOrMany(Text())
     error_categories = OneOrMany(Choice("ErrorCategory", Error.Category))
     error_ids = _ids()
-    all = serializers.BooleanField(required=False, help_text="must be true if there is no filter")
+    all = Flag(required=False, help_text="must be true if there is no filter")
 
 
 class RequeueBody(CancelBody):
     """Which jobs to try again, and how urgent they are then."""
 
-    priority = serializers.IntegerField(
+    priority = Whole(
         min_value=-_INT32, max_value=_INT32, required=False, help_text="lower is more urgent"
     )
+
+
+class RequeueJobBody(serializers.Serializer[Any]):
+    job_id = Whole(max_value=BIGGEST_INTEGER)
 
 
 class NewJobBody(serializers.Serializer[Any]):
     """A new job as the first interface took it."""
 
-    job_type_id = serializers.IntegerField()
+    job_type_id = Whole()
     job_data = serializers.DictField(
         required=False, help_text="{version, input_data: [{name, value | file_id | file_ids}]}"
     )
@@ -188,13 +250,13 @@ class JobChange(serializers.Serializer[Any]):
 class ErrorBody(serializers.Serializer[Any]):
     """A new error of the catalogue."""
 
-    name = serializers.RegexField(
+    name = Name(
         r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z", max_length=50, help_text="what error mappings name it by"
     )
     title = Text(max_length=50)
     description = Text(max_length=250)
     category = serializers.ChoiceField(["ALGORITHM", "DATA"])
-    should_be_retried = serializers.BooleanField(required=False)
+    should_be_retried = Flag(required=False)
 
 
 class ErrorChangeBody(serializers.Serializer[Any]):
@@ -205,27 +267,31 @@ class ErrorChangeBody(serializers.Serializer[Any]):
     category = serializers.ChoiceField(
         ["ALGORITHM", "DATA"], allow_blank=True, allow_null=True, required=False
     )
-    should_be_retried = serializers.BooleanField(required=False)
+    should_be_retried = Flag(required=False)
 
 
 class NodeBody(serializers.Serializer[Any]):
     """A whole node; its hostname and port are the cluster's, and must be as they are."""
 
     hostname = Text(max_length=250)
-    port = serializers.IntegerField(min_value=1, max_value=65535)
+    port = Whole(min_value=1, max_value=65535)
     pause_reason = Text(max_length=250, allow_null=True, allow_blank=True, required=False)
-    is_paused = serializers.BooleanField()
-    is_active = serializers.BooleanField()
+    is_paused = Flag()
+    is_active = Flag()
 
 
 class NodeChangeBody(serializers.Serializer[Any]):
-    is_paused = serializers.BooleanField(required=False)
+    """What to change of a node; hostname and port are the cluster's, and must be as they are."""
+
+    hostname = Text(max_length=250, required=False)
+    port = Whole(min_value=1, max_value=65535, required=False)
+    is_paused = Flag(required=False)
     pause_reason = Text(max_length=250, allow_null=True, allow_blank=True, required=False)
-    is_active = serializers.BooleanField(required=False)
+    is_active = Flag(required=False)
 
 
 class SchedulerChange(serializers.Serializer[Any]):
-    is_paused = serializers.BooleanField(required=False)
+    is_paused = Flag(required=False)
 
 
 class Upload(serializers.Serializer[Any]):

@@ -1,40 +1,60 @@
 """/errors/: what jobs fail with."""
 
+from typing import Final
+
 from django.urls import path
+from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, bodies, shapes
+from scale.api import answers, bodies, outlines, shapes
 from scale.api.base import View, body_of, created, key_of, no_parameters
 from scale.api.errors import NotFound
-from scale.api.paging import page_of
+from scale.api.list_schema import parts_of, walking
+from scale.api.paging import list_of
 from scale.api.parameters import Query
-from scale.api.schema import ID, example, listing, operation, paged
+from scale.api.schema import ID, example, many, one, operation
 from scale.error.models import Error as ErrorRow
 from scale.error.selectors import ERROR_ORDER, errors
 from scale.error.services import ErrorChange, change_error, create_error
+from scale.job.lists import Rows
+
+_PARAMETERS: Final = [
+    *walking(outlines.ERROR, ERROR_ORDER),
+    many("name", OpenApiTypes.STR, "Only with this name."),
+    many("category", OpenApiTypes.STR, "Only of this category.", ErrorRow.Category.values),
+    one("is_builtin", OpenApiTypes.BOOL, "Only those that Scale brings, or only the others."),
+]
 
 
 class Errors(View):
     """The catalogue of what jobs fail with."""
 
-    needs = {"POST": "error.add_error"}
+    needs = {"GET": "error.view_error", "POST": "error.add_error"}
 
     @operation(
         "list_errors",
         "List errors",
-        paged(answers.ErrorAnswer),
-        parameters=listing(ERROR_ORDER),
+        parts_of(answers.ErrorAnswer),
+        parameters=_PARAMETERS,
         tag="errors",
     )
     def get(self, request: Request) -> Response:
         query = Query(request)
         started, ended = query.period()
-        order = query.order(ERROR_ORDER, ["last_modified"])
-        page = query.page()
+        names = query.texts("name")
+        categories = query.choices("category", ErrorRow.Category.values)
+        is_builtin = query.maybe_boolean("is_builtin")
+        asked = query.asked(ERROR_ORDER, ["last_modified"], outlines.ERROR.names)
         query.done()
-        rows = errors(started=started, ended=ended).order_by(*order)
-        return page_of(request, rows, page, shapes.ERROR, shapes.plain(shapes.ERROR))
+        rows = errors(
+            started=started,
+            ended=ended,
+            names=names,
+            categories=categories,
+            is_builtin=is_builtin,
+        )
+        return list_of(request, Rows(rows), outlines.ERROR, asked)
 
     @operation(
         "create_error",
@@ -64,7 +84,7 @@ class Errors(View):
 class Error(View):
     """One error of the catalogue."""
 
-    needs = {"PATCH": "error.change_error"}
+    needs = {"GET": "error.view_error", "PATCH": "error.change_error"}
 
     @operation(
         "read_error",

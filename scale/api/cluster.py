@@ -1,6 +1,7 @@
 """/queue/status/, /scheduler/ and /version/: the whole at a glance."""
 
-from dataclasses import asdict
+from dataclasses import fields
+from typing import Final
 
 from django.urls import path
 from django.utils import timezone
@@ -12,29 +13,34 @@ from scale.api import answers, bodies
 from scale.api.base import View, created, no_parameters, some_fields_of
 from scale.api.errors import NotFound
 from scale.api.executions import waiting_reason
+from scale.api.permissions import LOGGED_IN
 from scale.api.schema import example, operation
-from scale.queue.selectors import queue_by_job_type
+from scale.queue.status import Waiting, queue_by_job_type
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.selectors import scheduler_state
 from scale.scheduler.services import pause_scheduler
 from scale.scheduler.waiting import why_job_types_wait
 
+_WAITING: Final = [field.name for field in fields(Waiting)]
+
 
 class QueueStatus(View):
     """What waits, by job type."""
+
+    needs = {"GET": "queue.view_queuedexecution"}
 
     @operation("read_queue_status", "Read the queue", answers.QueueAnswer, tag="queue")
     def get(self, request: Request) -> Response:
         no_parameters(request)
         waiting = queue_by_job_type()
-        since = {each.job_type_id: each.longest_queued for each in waiting}
-        reasons = why_job_types_wait(since, now=timezone.now())
+        queued = {each.job_type_id: each.longest_queued for each in waiting}
+        reasons = why_job_types_wait(queued, now=timezone.now())
         return Response(
             {
                 "queue_status": [
                     {
-                        **asdict(each),
-                        "waiting_reason": waiting_reason(reasons.get(each.job_type_id)),
+                        **{name: getattr(each, name) for name in _WAITING},
+                        "waiting_reason": waiting_reason(reasons[each.job_type_id]),
                     }
                     for each in waiting
                 ]
@@ -45,7 +51,7 @@ class QueueStatus(View):
 class Scheduler(View):
     """The scheduler, which can be paused: what runs goes on, nothing new starts."""
 
-    needs = {"PATCH": "scheduler.change_schedulerstate"}
+    needs = {"GET": "scheduler.view_schedulerstate", "PATCH": "scheduler.change_schedulerstate"}
 
     @operation(
         "read_scheduler",
@@ -84,6 +90,8 @@ class Scheduler(View):
 
 class Version(View):
     """Which Scale this is."""
+
+    needs = {"GET": LOGGED_IN}
 
     @operation("read_version", "Read the version", answers.VersionAnswer, tag="version")
     def get(self, request: Request) -> Response:

@@ -67,6 +67,13 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
     None means that it is a bug of ours: it is raised again and becomes a 500.
     """
+    response = _answer(error, context)
+    if response is not None and response.status_code == 503:
+        response["Retry-After"] = "1"
+    return response
+
+
+def _answer(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, ScaleError):
         return _response_of(error)
     if isinstance(error, RequestDataTooBig):

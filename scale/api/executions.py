@@ -1,32 +1,53 @@
 """/job-executions/: attempts to run jobs."""
 
+from dataclasses import replace
 from typing import Any, Final
 
+from django.db.models import Q
 from django.urls import path
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, shapes
+from scale.api import answers, outlines, shapes
 from scale.api.base import View, key_of, links, no_parameters
 from scale.api.errors import NotFound
-from scale.api.paging import page_of
+from scale.api.list_schema import parts_of, walking
+from scale.api.paging import list_of
 from scale.api.parameters import Query
-from scale.api.schema import ID, listing, many, one, operation, paged
+from scale.api.schema import ID, many, one, operation
 from scale.core.lifecycle import Status
-from scale.job.selectors import EXECUTION_ORDER, Wanted, execution_details, executions
-from scale.scheduler.waiting import Wait, why_execution_waits
+from scale.core.reasons import WaitCode
+from scale.job.lists import execution_rows
+from scale.job.selectors import EXECUTION_ORDER, Wanted, execution_details
+from scale.scheduler.waiting import Wait, waits_for, why_execution_waits
 
 _STATUSES: Final = [status.value for status in Status]
+_CODES: Final = [code.value for code in WaitCode]
+WAITING_REASON: Final = many(
+    "waiting_reason", OpenApiTypes.STR, "Only what waits, and for this.", _CODES
+)
 _PARAMETERS: Final = [
-    *listing(EXECUTION_ORDER),
+    *walking(outlines.EXECUTION, EXECUTION_ORDER),
     one("status", OpenApiTypes.STR, "Only executions with this status.", _STATUSES),
     many("job_type_id", OpenApiTypes.INT, "Only of this job type."),
     many("job_type_name", OpenApiTypes.STR, "Only of job types with this name."),
     many("job_type_category", OpenApiTypes.STR, "Only of job types of this category."),
     many("node_id", OpenApiTypes.INT, "Only on this node."),
+    WAITING_REASON,
 ]
+
+
+def waiting_for(query: Query, wanted: Wanted) -> Wanted:
+    """Restrict a list by the parameter WAITING_REASON; two queries if it is there."""
+    codes = query.choices("waiting_reason", _CODES)
+    if not codes:
+        return wanted
+    found = waits_for(codes, now=timezone.now())
+    if wanted.statuses:
+        return replace(wanted, also=found.condition & Q(status__in=found.statuses))
+    return replace(wanted, statuses=found.statuses, also=found.condition)
 
 
 def waiting_reason(wait: Wait | None) -> dict[str, Any] | None:
@@ -39,10 +60,12 @@ def waiting_reason(wait: Wait | None) -> dict[str, Any] | None:
 class Executions(View):
     """All job executions, those that run and those that have ended."""
 
+    needs = {"GET": "job.view_jobexecution"}
+
     @operation(
         "list_job_executions",
         "List job executions",
-        paged(answers.ExecutionAnswer),
+        parts_of(answers.ExecutionAnswer),
         parameters=_PARAMETERS,
         tag="job-executions",
     )
@@ -59,15 +82,16 @@ class Executions(View):
             job_type_categories=query.texts("job_type_category"),
             node_ids=query.integers("node_id"),
         )
-        order = query.order(EXECUTION_ORDER, ["last_modified"])
-        page = query.page()
+        wanted = waiting_for(query, wanted)
+        asked = query.asked(EXECUTION_ORDER, ["last_modified"], outlines.EXECUTION.names)
         query.done()
-        rows = executions(wanted).order_by(*order)
-        return page_of(request, rows, page, shapes.EXECUTION_COLUMNS, shapes.execution)
+        return list_of(request, execution_rows(wanted), outlines.EXECUTION, asked)
 
 
 class Execution(View):
     """One job execution with its job, node, environment and results."""
+
+    needs = {"GET": "job.view_jobexecution"}
 
     @operation(
         "read_job_execution",

@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+from drf_spectacular.extensions import (
+    OpenApiSerializerExtension,
+    OpenApiSerializerFieldExtension,
+)
 from drf_spectacular.plumbing import ResolvedComponent
 from rest_framework import serializers
 
@@ -30,3 +33,45 @@ class ChoiceExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyp
         )
         auto_schema.registry.register_on_missing(component)
         return dict(component.ref)
+
+
+class OneOrManyExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Tells the schema generator that a list may be left out around its one thing."""
+
+    target_class = "scale.api.bodies.OneOrMany"
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        item = auto_schema._map_serializer_field(self.target.child, direction)
+        many = {"type": "array", "items": item, "minItems": 1, "maxItems": self.target.max_length}
+        return {"oneOf": [many, item]}
+
+
+class _AsTextToo(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+    """Tells the schema generator that a value may come as text."""
+
+    def map_serializer_field(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        value = auto_schema._map_serializer_field(self.target, direction, bypass_extensions=True)
+        return {"anyOf": [value, {"type": "string", "pattern": self.target.TEXT}]}
+
+
+class WholeExtension(_AsTextToo):  # type: ignore[no-untyped-call]
+    target_class = "scale.api.bodies.Whole"
+
+
+class NumberExtension(_AsTextToo):  # type: ignore[no-untyped-call]
+    target_class = "scale.api.bodies.Number"
+
+
+class FlagExtension(_AsTextToo):  # type: ignore[no-untyped-call]
+    target_class = "scale.api.bodies.Flag"
+
+
+class JobTypeBodyExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Tells the schema generator that other fields are ignored, unlike in all other bodies."""
+
+    target_class = "scale.api.bodies.JobTypeBody"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        return {**schema, "additionalProperties": True}

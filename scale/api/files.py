@@ -15,7 +15,7 @@ from django.urls import path
 from django.utils import timezone
 from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -26,7 +26,7 @@ from scale.api.errors import NotFound
 from scale.api.paging import page_of
 from scale.api.parameters import Query
 from scale.api.ranges import FilePart, byte_range
-from scale.api.schema import ID, listing, operation, paged
+from scale.api.schema import CONDITIONS, ID, answer_header, listing, operation, paged
 from scale.api.uploads import BoundedUploadHandler, most_bytes
 from scale.core.errors import InvalidInput
 from scale.job.files import UNKNOWN_MEDIA_TYPE, ReceivedFile, store_file
@@ -52,13 +52,17 @@ _SHOWN: Final = frozenset(
         "video/webm",
     }
 )
-_RANGE: Final = OpenApiParameter(
-    "Range", OpenApiTypes.STR, OpenApiParameter.HEADER, description="one range, such as bytes=0-99"
+#: Most say what they hold; what a browser might run does not.
+_SERVED: Final = [UNKNOWN_MEDIA_TYPE, *sorted(_SHOWN)]
+_DISPOSITION: Final = answer_header(
+    "Content-Disposition", "An attachment with the file's name.", (), (200, 206)
 )
 
 
 class Files(View):
     """What was uploaded, and what executions made."""
+
+    needs = {"GET": "job.view_file", "POST": "job.add_file"}
 
     parser_classes = [MultiPartParser]
 
@@ -108,7 +112,9 @@ class Files(View):
 
 def _uploaded(request: Request) -> ReceivedFile:
     """Return the one part that there may be."""
-    assert isinstance(request.data, QueryDict)
+    if not isinstance(request.data, QueryDict):
+        # There was no body: nobody has looked at its type.
+        raise InvalidInput("file", "must come once, as a part with a file name")
     unknown = sorted(set(request.data) - {"file"})
     if unknown:
         raise InvalidInput(unknown[0][:80], "is not a field here")
@@ -121,6 +127,8 @@ def _uploaded(request: Request) -> ReceivedFile:
 
 class File(View):
     """One file, without its bytes."""
+
+    needs = {"GET": "job.view_file"}
 
     @operation(
         "read_file",
@@ -138,14 +146,16 @@ class File(View):
 class FileContent(View):
     """The bytes of a file."""
 
+    needs = {"GET": "job.view_file"}
+
     @operation(
         "download_file",
         "Download a file",
         {
-            (200, "application/octet-stream"): OpenApiTypes.BINARY,
-            (206, "application/octet-stream"): OpenApiTypes.BINARY,
+            **{(status, kind): OpenApiTypes.BINARY for status in (200, 206) for kind in _SERVED},
+            304: OpenApiResponse(description="Nothing has changed."),
         },
-        parameters=[ID, _RANGE],
+        parameters=[ID, *CONDITIONS, _DISPOSITION],
         problems=(400, 401, 404, 416),
         tag="files",
     )
@@ -192,7 +202,10 @@ def _content(
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     if head:
         return HttpResponse(status=status, headers=headers)
-    stored = default_storage.open(file.storage_name)
+    try:
+        stored = default_storage.open(file.storage_name)
+    except FileNotFoundError:
+        raise NotFound("stored file", file.pk) from None
     return StreamingHttpResponse(FilePart(stored, start, end), status=status, headers=headers)
 
 

@@ -13,7 +13,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from scale.api import answers
-from scale.api.base import View
+from scale.api.base import View, no_parameters
+from scale.api.permissions import ANYBODY
 from scale.api.schema import operation
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.selectors import what_is_wrong
@@ -25,7 +26,7 @@ _ABSENT: Final = "not configured"
 
 class Open(View):
     authentication_classes = []
-    permission_classes = []
+    needs = {"GET": ANYBODY}
 
 
 class Health(Open):
@@ -40,6 +41,7 @@ class Health(Open):
         open_to_all=True,
     )
     def get(self, request: Request) -> Response:
+        no_parameters(request)
         return Response({"status": _OK})
 
 
@@ -55,6 +57,7 @@ class Ready(Open):
         open_to_all=True,
     )
     def get(self, request: Request) -> Response:
+        no_parameters(request)
         database, scheduler = _ask_database(timezone.now())
         parts = {"database": database, "broker": _ask_broker(_PATIENCE_S), "scheduler": scheduler}
         ready = all(text in {_OK, _ABSENT} for text in parts.values())

@@ -1,5 +1,6 @@
 """What became of one thing: the attempts and the history of a job, the revisions of a job type."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from django.db.models import QuerySet
@@ -8,19 +9,22 @@ from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, shapes
+from scale.api import answers, outlines
 from scale.api.base import View, key_of
 from scale.api.errors import NotFound
-from scale.api.paging import page_of
-from scale.api.parameters import Page, Query
-from scale.api.schema import ID, PAGING, listing, many, operation, paged
+from scale.api.executions import WAITING_REASON, waiting_for
+from scale.api.list_schema import parts_of, walking, walking_all
+from scale.api.outlines import Item
+from scale.api.paging import list_of
+from scale.api.parameters import Asked, Query
+from scale.api.schema import ID, many, operation
 from scale.core.lifecycle import Status
 from scale.error.models import Error
+from scale.job.lists import Rows, execution_rows
 from scale.job.models import Job, JobExecution, JobType
 from scale.job.selectors import (
     EXECUTION_ORDER,
     Wanted,
-    executions,
     history_of_execution,
     history_of_job,
     revisions_of,
@@ -39,27 +43,31 @@ def _existing(rows: QuerySet[Any, Any], what: str, text: str) -> int:
     return key
 
 
-def _only_page(request: Request) -> Page:
+def _asked(request: Request, item: Item, order: str) -> Asked:
+    """Read the parameters of a list that has one order."""
     query = Query(request)
-    page = query.page()
+    asked = query.asked({}, [order], item.names)
     query.done()
-    return page
+    return asked
 
 
 class Attempts(View):
     """The executions of one job."""
 
+    needs = {"GET": "job.view_jobexecution"}
+
     @operation(
         "list_executions_of_job",
         "List the executions of a job",
-        paged(answers.Attempt),
+        parts_of(answers.Attempt),
         parameters=[
             ID,
-            *listing(EXECUTION_ORDER),
+            *walking(outlines.ATTEMPT, EXECUTION_ORDER),
             many("status", OpenApiTypes.STR, "Only executions with this status.", _STATUSES),
             many("node_id", OpenApiTypes.INT, "Only on this node."),
             many("error_id", OpenApiTypes.INT, "Only failed by this error."),
             many("error_category", OpenApiTypes.STR, "Only failed by this kind.", _CATEGORIES),
+            WAITING_REASON,
         ],
         problems=_PROBLEMS,
         tag="jobs",
@@ -75,63 +83,68 @@ class Attempts(View):
             error_ids=query.integers("error_id"),
             error_categories=query.choices("error_category", _CATEGORIES),
         )
-        order = query.order(EXECUTION_ORDER, ["-exe_num"])
-        page = query.page()
+        wanted = waiting_for(query, wanted)
+        asked = query.asked(EXECUTION_ORDER, ["-exe_num"], outlines.ATTEMPT.names)
         query.done()
-        key = _existing(Job.objects.all(), "job", id)
-        rows = executions(wanted).filter(job_id=key).order_by(*order)
-        return page_of(request, rows, page, shapes.ATTEMPT_COLUMNS, shapes.attempt)
+        wanted = replace(wanted, job_ids=[_existing(Job.objects.all(), "job", id)])
+        return list_of(request, execution_rows(wanted), outlines.ATTEMPT, asked)
 
 
 class JobHistory(View):
     """What happened to all attempts of one job, oldest first."""
 
+    needs = {"GET": "job.view_job"}
+
     @operation(
         "list_history_of_job",
         "List what happened to a job",
-        paged(answers.HistoryAnswer),
-        parameters=[ID, *PAGING],
+        parts_of(answers.HistoryAnswer),
+        parameters=[ID, *walking_all(outlines.HISTORY)],
         problems=_PROBLEMS,
         tag="jobs",
     )
     def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
-        page = _only_page(request)
-        rows = history_of_job(_existing(Job.objects.all(), "job", id))
-        return page_of(request, rows, page, shapes.HISTORY_COLUMNS, shapes.history)
+        asked = _asked(request, outlines.HISTORY, "id")
+        rows = Rows(history_of_job(_existing(Job.objects.all(), "job", id)))
+        return list_of(request, rows, outlines.HISTORY, asked)
 
 
 class ExecutionHistory(View):
     """What happened to one execution, oldest first."""
 
+    needs = {"GET": "job.view_jobexecution"}
+
     @operation(
         "list_history_of_job_execution",
         "List what happened to a job execution",
-        paged(answers.HistoryAnswer),
-        parameters=[ID, *PAGING],
+        parts_of(answers.HistoryAnswer),
+        parameters=[ID, *walking_all(outlines.HISTORY)],
         problems=_PROBLEMS,
         tag="job-executions",
     )
     def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
-        page = _only_page(request)
-        rows = history_of_execution(_existing(JobExecution.objects.all(), "job execution", id))
-        return page_of(request, rows, page, shapes.HISTORY_COLUMNS, shapes.history)
+        asked = _asked(request, outlines.HISTORY, "id")
+        key = _existing(JobExecution.objects.all(), "job execution", id)
+        return list_of(request, Rows(history_of_execution(key)), outlines.HISTORY, asked)
 
 
 class Revisions(View):
     """The interfaces that a job type has had, newest first."""
 
+    needs = {"GET": "job.view_jobtype"}
+
     @operation(
         "list_revisions_of_job_type",
         "List the revisions of a job type",
-        paged(answers.RevisionDetails),
-        parameters=[ID, *PAGING],
+        parts_of(answers.RevisionDetails),
+        parameters=[ID, *walking_all(outlines.REVISION)],
         problems=_PROBLEMS,
         tag="job-types",
     )
     def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the name in the schema
-        page = _only_page(request)
-        rows = revisions_of(_existing(JobType.objects.all(), "job type", id))
-        return page_of(request, rows, page, shapes.REVISION_COLUMNS, shapes.revision)
+        asked = _asked(request, outlines.REVISION, "-revision_num")
+        rows = Rows(revisions_of(_existing(JobType.objects.all(), "job type", id)))
+        return list_of(request, rows, outlines.REVISION, asked)
 
 
 urlpatterns = [

@@ -8,24 +8,27 @@ from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, bodies, shapes
+from scale.api import answers, bodies, outlines, shapes
 from scale.api.base import View, body_of, created, key_of, links, no_parameters
 from scale.api.errors import NotFound
-from scale.api.paging import page_of
+from scale.api.list_schema import parts_of, walking
+from scale.api.paging import list_of
 from scale.api.parameters import Query
-from scale.api.repeats import IDEMPOTENCY_KEY, submitted
-from scale.api.schema import ID, example, listing, many, operation, paged
+from scale.api.renderers import BIGGEST_INTEGER
+from scale.api.repeats import IDEMPOTENCY_KEY, submitted_job
+from scale.api.schema import ID, example, many, operation
 from scale.core.lifecycle import JobStatus
 from scale.error.models import Error
+from scale.job.lists import job_rows
 from scale.job.models import Job as JobRow
-from scale.job.models import JobType
+from scale.job.models import JobExecution, JobType
+from scale.job.rows import read_row
 from scale.job.selectors import (
     JOB_ORDER,
     Wanted,
     executions_of,
     inputs_and_outputs,
     job_details,
-    jobs,
 )
 from scale.job.services import cancel_job
 from scale.job.submission import JobRequest
@@ -44,7 +47,7 @@ JOB_FILTERS: Final = [
     ),
     many("error_id", OpenApiTypes.INT, "Only failed by this error."),
 ]
-_PARAMETERS: Final = [*listing(JOB_ORDER), *JOB_FILTERS]
+_PARAMETERS: Final = [*walking(outlines.JOB, JOB_ORDER), *JOB_FILTERS]
 _EXAMPLE: Final = example(
     {
         "job_type": {"name": "word-count", "version": "1.0"},
@@ -75,16 +78,17 @@ def wanted_jobs(query: Query, *, when: str = "last_modified") -> Wanted:
 class Jobs(View):
     """What users want done."""
 
+    needs = {"GET": "job.view_job", "POST": "job.add_job"}
+
     @operation(
-        "list_jobs", "List jobs", paged(answers.JobAnswer), parameters=_PARAMETERS, tag="jobs"
+        "list_jobs", "List jobs", parts_of(answers.JobAnswer), parameters=_PARAMETERS, tag="jobs"
     )
     def get(self, request: Request) -> Response:
         query = Query(request)
         wanted = wanted_jobs(query)
-        order = query.order(JOB_ORDER, ["last_modified"])
-        page = query.page()
+        asked = query.asked(JOB_ORDER, ["last_modified"], outlines.JOB.names)
         query.done()
-        return page_of(request, jobs(wanted).order_by(*order), page, shapes.JOB_COLUMNS, shapes.job)
+        return list_of(request, job_rows(wanted), outlines.JOB, asked)
 
     @operation(
         "submit_job",
@@ -106,12 +110,15 @@ class Jobs(View):
             name=body.get("name", ""),
             priority=body.get("priority"),
         )
-        [key] = submitted(request, [wanted])
-        return created(request, f"/jobs/{key}/", details_of_job(request, key))
+        key, attempt = submitted_job(request, wanted)
+        details = _details_of_new(request, attempt) if attempt else details_of_job(request, key)
+        return created(request, f"/jobs/{key}/", details)
 
 
 class Job(View):
     """One job with its executions, inputs and outputs."""
+
+    needs = {"GET": "job.view_job", "PATCH": "job.change_job"}
 
     @operation(
         "read_job",
@@ -147,8 +154,9 @@ class Job(View):
 
 
 def _job_type(body: dict[str, Any]) -> JobType:
-    named = body.get("job_type") or {"pk": body["job_type_id"]}
-    found = JobType.objects.filter(**named).first()
+    named = body.get("job_type") or {"id": body["job_type_id"]}
+    exists = abs(named.get("id", 0)) <= BIGGEST_INTEGER
+    found = read_row(JobType, **named) if exists else None
     if found is None:
         raise NotFound("job type", " ".join(str(part) for part in named.values()))
     return found
@@ -162,6 +170,15 @@ def details_of_job(request: Request, key: int) -> dict[str, Any]:
     inputs, outputs = inputs_and_outputs(found)
     return shapes.job_details(
         found, [shapes.execution_in_job(row) for row in attempts], inputs, outputs, links(request)
+    )
+
+
+def _details_of_new(request: Request, attempt: JobExecution) -> dict[str, Any]:
+    """Return what `details_of_job` does for a job that was just stored, without reading it."""
+    row = tuple(getattr(attempt, name) for name in shapes.EXECUTION_IN_JOB_COLUMNS)
+    inputs, outputs = inputs_and_outputs(attempt.job)
+    return shapes.job_details(
+        attempt.job, [shapes.execution_in_job(row)], inputs, outputs, links(request)
     )
 
 

@@ -31,6 +31,8 @@ Answer = tuple[int, Headers, bytes]
 class _Door(View):
     """DRF's authentication, permissions and errors, and nothing behind them."""
 
+    needs = {"GET": "job.view_jobexecution"}
+
     error: Exception | None = None
 
     def get(self, request: Request) -> Response:

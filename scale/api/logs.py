@@ -13,28 +13,44 @@ from django.conf import settings
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import path, re_path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import base, shapes
+from scale.api import answers, base, shapes
 from scale.api.base import key_of, no_parameters
 from scale.api.errors import NotFound
 from scale.api.log_reader import NAMES, LogReader, View
 from scale.api.log_reply import LogUnavailable, decide, wanted_by
 from scale.api.parameters import Query
+from scale.api.renderers import BIGGEST_INTEGER
+from scale.api.schema import CONDITIONS, ID, answer_header, operation
 from scale.core.errors import ScaleError
-from scale.job.logs import STREAMS, Agents, Logs, find_logs
+from scale.job.logs import STREAMS, Agents, find_logs
 from scale.job.models import JobExecution
 from scale.mesos.files import AgentError, AgentFiles, AgentUnreachable, FileGone
-from scale.scheduler.models import SchedulerState
 
 _AGENT_TIMEOUT_S: Final = 2.0
 _SHOWN_BYTES: Final = 1024 * 1024
 _BODY_BYTES: Final = 256 * 1024
-_TEXT: Final = {(200, "text/plain"): OpenApiTypes.BINARY, (206, "text/plain"): OpenApiTypes.BINARY}
-_OFFSET: Final = OpenApiParameter("offset", OpenApiTypes.INT64, description="The first byte.")
+_OFFSET: Final = OpenApiParameter(
+    "offset",
+    {"type": "integer", "format": "int64", "minimum": 0, "maximum": BIGGEST_INTEGER},
+    description="The first byte.",
+)
+_LOG_HEADERS: Final = [
+    answer_header(
+        "X-Log-Complete", "Whether nothing more will come.", ["true", "false"], (200, 206, 304, 416)
+    ),
+    answer_header("X-Log-Size", "How many bytes there are now.", (), (200, 206, 304, 416)),
+    answer_header(
+        "X-Log-Problem", "Why bytes are missing; else it is not there.", (), (200, 206, 304, 416)
+    ),
+]
+_EVENTS: Final = OpenApiExample(
+    "text", value='id: 6\ndata: "hello\\n"\n\n', status_codes=["200"], response_only=True
+)
 
 
 @cache
@@ -49,7 +65,7 @@ def _files() -> AgentFiles:
 @cache
 def log_reader() -> LogReader:
     """Return the reader that all of this process share; what it remembers may be forgotten."""
-    return LogReader(Agents(_files().read, FileGone, AgentUnreachable, AgentError), _find)
+    return LogReader(Agents(_files().read, FileGone, AgentUnreachable, AgentError), find_logs)
 
 
 def close_log_reader() -> None:
@@ -57,11 +73,6 @@ def close_log_reader() -> None:
     _files().close()
     _files.cache_clear()
     log_reader.cache_clear()
-
-
-def _find(execution_id: int) -> Logs:
-    known = SchedulerState.objects.values_list("framework_id", flat=True).first()
-    return find_logs(execution_id, framework_id=known or "")
 
 
 def _view(text: str, name: str, *, ended: bool = False) -> View:
@@ -73,18 +84,25 @@ def _view(text: str, name: str, *, ended: bool = False) -> View:
 
 
 class ExecutionLogs(base.View):
-    """Both logs of an execution as text, as seed 002 has it."""
+    """Both logs of an execution as text.
 
-    @extend_schema(
-        operation_id="job_execution_logs",
-        description="The fields of the list, `is_finished`, and the end of both logs: at most "
-        "1 MiB of each, `…_truncated` when there is more, `…_size` in bytes. Bytes that are not "
-        "UTF-8 are U+FFFD. `log_problem` says why bytes are missing: `lost`, `agent_unreachable` "
-        "or `agent_error`; else it is null.",
-        responses={200: OpenApiTypes.OBJECT},
+    The fields of the list, `is_finished`, and the end of both logs: at most 1 MiB of each,
+    `…_truncated` when there is more, `…_size` in bytes. Bytes that are not UTF-8 are U+FFFD.
+    `log_problem` says why bytes are missing: `lost`, `agent_unreachable` or `agent_error`; else it
+    is null.
+    """
+
+    needs = {"GET": "job.view_jobexecution"}
+
+    @operation(
+        "job_execution_logs",
+        "Read both logs of a job execution",
+        answers.ExecutionLogs,
+        parameters=[ID],
+        problems=(404,),
+        tag="job-executions",
     )
     def get(self, request: Request, pk: str) -> Response:
-        """Answer with the execution and its logs; three or four queries."""
         no_parameters(request)
         key = key_of(pk, "job execution")
         row = JobExecution.objects.filter(pk=key).values_list(*shapes.EXECUTION_COLUMNS).first()
@@ -112,32 +130,46 @@ def _end_of(log: View) -> tuple[bytes, str | None]:
 
 
 class LogBytes(base.View):
-    """One log of an execution as it is, byte for byte."""
+    """One log of an execution as it is, byte for byte: all phases in order, finished or live.
 
-    @extend_schema(
-        operation_id="job_execution_log",
-        description="The bytes of a log, those of all phases in their order, finished or live. "
-        "An offset means the same byte for ever: ask on with `Range: bytes=N-` (or `offset`); "
-        "416 says that nothing new is there, 304 after `If-None-Match` that nothing changed. "
-        "`X-Log-Complete: true` when nothing more will come; `X-Log-Problem` as in "
-        "`/job-executions/{id}/logs/`. In `combined` each phase's stderr follows its stdout, "
-        "under headings, and shows when the phase has ended: which of their lines came first is "
-        "not known.",
-        parameters=[
-            OpenApiParameter("stream", str, OpenApiParameter.PATH, enum=NAMES),
-            _OFFSET,
-            OpenApiParameter("length", OpenApiTypes.INT64, description="How many bytes."),
-        ],
-        responses={
-            **_TEXT,
-            304: OpenApiResponse(description="Not modified."),
-            410: OpenApiResponse(OpenApiTypes.OBJECT, description="These bytes are lost."),
-            416: OpenApiResponse(OpenApiTypes.OBJECT, description="Nothing there yet."),
-            503: OpenApiResponse(OpenApiTypes.OBJECT, description="The agent is silent."),
+    An offset means the same byte for ever: ask on with `Range: bytes=N-` (or `offset`); 416 says
+    that nothing new is there, 304 after `If-None-Match` that nothing changed. In `combined` each
+    phase's stderr follows its stdout, under headings, and shows when the phase has ended: which of
+    their lines came first is not known.
+    """
+
+    needs = {"GET": "job.view_jobexecution"}
+
+    @operation(
+        "job_execution_log",
+        "Read the bytes of a log",
+        {
+            (200, "text/plain"): OpenApiTypes.STR,
+            (206, "text/plain"): OpenApiTypes.STR,
+            304: OpenApiResponse(description="Nothing has changed."),
         },
+        parameters=[
+            ID,
+            OpenApiParameter(
+                "stream",
+                str,
+                OpenApiParameter.PATH,
+                enum=NAMES,
+                description="Which log; `combined` has stderr after stdout, phase by phase.",
+            ),
+            _OFFSET,
+            OpenApiParameter(
+                "length",
+                {"type": "integer", "format": "int64", "minimum": 1, "maximum": BIGGEST_INTEGER},
+                description="How many bytes.",
+            ),
+            *CONDITIONS,
+            *_LOG_HEADERS,
+        ],
+        problems=(404, 410, 416),
+        tag="job-executions",
     )
     def get(self, request: Request, pk: str, stream: str) -> HttpResponseBase:
-        """Answer with a log or a part of it."""
         wanted = wanted_by(request.method or "", request.headers.get, Query(request))
         log = _view(pk, stream)
         reply = decide(log, wanted)
@@ -169,19 +201,38 @@ class NeedsAsgi(APIException):
 
 
 class LogStream(base.View):
-    """One log of an execution as server-sent events."""
+    """One log of an execution as server-sent events.
 
-    @extend_schema(
-        operation_id="job_execution_log_stream",
-        description="Server-sent events. `data` is a JSON string with text, `id` the offset of "
-        "the byte after it; `Last-Event-ID` resumes there. `event: problem` says why bytes are "
-        "missing, with an empty reason that they came back; `event: end` that nothing more will "
-        "come: close the connection then.",
-        parameters=[OpenApiParameter("stream", str, enum=NAMES, default="stdout"), _OFFSET],
-        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+    `data` is a JSON string with text, `id` the offset of the byte after it; `Last-Event-ID` resumes
+    there. `event: problem` says why bytes are missing, with an empty reason that they came back;
+    `event: end` that nothing more will come: close the connection then.
+    """
+
+    needs = {"GET": "job.view_jobexecution"}
+
+    @operation(
+        "job_execution_log_stream",
+        "Follow a log",
+        {
+            (200, "text/event-stream"): OpenApiTypes.ANY,
+            204: OpenApiResponse(description="All of it was sent before, and no more will come."),
+        },
+        parameters=[
+            ID,
+            OpenApiParameter("stream", str, enum=NAMES, default="stdout", description="Which log."),
+            _OFFSET,
+            OpenApiParameter(
+                "Last-Event-ID",
+                {"type": "string", "pattern": "^[0-9]{0,19}$"},
+                OpenApiParameter.HEADER,
+                description="The last `id` that came; goes before `offset`.",
+            ),
+        ],
+        problems=(404, 501),
+        examples=[_EVENTS],
+        tag="job-executions",
     )
     def get(self, request: Request, pk: str) -> Response:
-        """Say that this is the wrong server."""
         raise NeedsAsgi
 
 

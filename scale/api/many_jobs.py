@@ -21,6 +21,7 @@ from scale.api.base import (
 from scale.api.errors import NotFound
 from scale.api.paging import page_of
 from scale.api.parameters import Query, period_of
+from scale.api.quick import certainly_valid
 from scale.api.repeats import IDEMPOTENCY_KEY, submitted
 from scale.api.schema import ID, PAGING, example, operation, paged
 from scale.core.errors import InvalidInput
@@ -35,6 +36,8 @@ _PROBLEMS: Final = (400, 401, 403, 413, 415)
 
 class BulkSubmission(View):
     """Many jobs at once."""
+
+    needs = {"POST": "job.add_job"}
 
     @operation(
         "submit_jobs",
@@ -77,8 +80,10 @@ def _checked(data: Any) -> list[dict[str, Any]]:
     if not isinstance(listed, list) or not 1 <= len(listed) <= _MOST_JOBS:
         raise InvalidInput("jobs", f"must be a list of 1 to {_MOST_JOBS} jobs")
     # One for all: making a serializer takes longer than using it.
-    reader = bodies.JobBody()
-    return [_job(reader, index, each) for index, each in enumerate(listed)]
+    reader, is_valid = bodies.JobBody(), certainly_valid(bodies.JobBody)
+    return [
+        each if is_valid(each) else _job(reader, index, each) for index, each in enumerate(listed)
+    ]
 
 
 def _job(reader: bodies.JobBody, index: int, given: Any) -> dict[str, Any]:
@@ -191,6 +196,8 @@ class BulkRequeue(View):
 class BulkActions(View):
     """What was asked for in bulk, the newest first."""
 
+    needs = {"GET": "job.view_bulkaction"}
+
     @operation(
         "list_bulk_actions",
         "List bulk actions",
@@ -208,6 +215,8 @@ class BulkActions(View):
 
 class BulkAction(View):
     """How far one of them is."""
+
+    needs = {"GET": "job.view_bulkaction"}
 
     @operation(
         "read_bulk_action",

@@ -1,7 +1,7 @@
 """Query parameters: each is known, of its type and comes as often as it may, or it is 400."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,6 +13,7 @@ from rest_framework.request import Request
 
 from scale.api.renderers import BIGGEST_INTEGER
 from scale.core.errors import InvalidInput
+from scale.job.lists import reverse
 
 _MOST_PARAMETERS: Final = 1000
 _LONGEST_VALUE: Final = 1000
@@ -34,6 +35,21 @@ class Page:
 
     number: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a list is to be answered.
+
+    `cursor` is None for pages, "" to begin a walk. `walk` is whether the order is one of those in
+    which lists are walked. `fields` are the names of those that are wanted.
+    """
+
+    page: Page
+    cursor: str | None
+    order: list[str]
+    walk: bool
+    fields: list[str]
 
 
 class Query:
@@ -76,6 +92,10 @@ class Query:
             return text.lower() in _TRUE
         raise InvalidInput(name, "must be true or false")
 
+    def maybe_boolean(self, name: str) -> bool | None:
+        """Return a truth value, None if it was not given."""
+        return None if self.text(name) is None else self.boolean(name, default=False)
+
     def choices(self, name: str, known: Collection[str]) -> list[str]:
         values = self.texts(name)
         for value in values:
@@ -91,7 +111,8 @@ class Query:
     def order(self, fields: Mapping[str, str], default: Iterable[str]) -> list[str]:
         """Return what to order by, as Django wants it; ends with the id, so that pages are stable.
 
-        `fields` maps the names of the interface to those of the model.
+        `fields` maps the names of the interface to those of the model. The id goes the way of the
+        field before it, so that the opposite order is the same rows backwards.
         """
         order = []
         for text in self.texts("order"):
@@ -99,8 +120,7 @@ class Query:
             if field is None:
                 raise InvalidInput("order", f"there is no field {text[:80]!r} to order by")
             order.append("-" + field if text.startswith("-") else field)
-        order = order or list(default)
-        return order if {"id", "-id"} & set(order) else [*order, "id"]
+        return with_id(order or default)
 
     def period(self) -> tuple[datetime | None, datetime | None]:
         """Return the times that `started` and `ended` mean; None where the list has no end."""
@@ -119,10 +139,45 @@ class Query:
             size=self.integer("page_size", default=100, least=1, most=1000),
         )
 
+    def asked(
+        self, order_fields: Mapping[str, str], default: Iterable[str], fields: Sequence[str]
+    ) -> Asked:
+        """Read the parameters of lists: `fields` are the names of the fields of an item."""
+        order, usual = self.order(order_fields, default), with_id(default)
+        return Asked(
+            page=self.page(),
+            cursor=self._cursor(),
+            order=order,
+            walk=order in (usual, reverse(usual), ["id"], ["-id"]),
+            fields=self.fields(fields),
+        )
+
+    def fields(self, known: Sequence[str]) -> list[str]:
+        """Return the wanted fields in their own order; all if none are named."""
+        given = self.texts("fields")
+        wanted = {name for text in given for name in text.split(",")}
+        for name in sorted(wanted - set(known)):
+            raise InvalidInput("fields", f"there is no field {name[:80]!r}")
+        return [name for name in known if name in wanted or not given]
+
+    def _cursor(self) -> str | None:
+        cursor = self.text("cursor")
+        if cursor is not None and self.texts("page"):
+            raise InvalidInput("cursor", "cannot go together with page")
+        return cursor
+
     def done(self) -> None:
         unknown = sorted(set(self._given) - self._asked)
         if unknown:
             raise InvalidInput(unknown[0][:80], "is not a parameter here")
+
+
+def with_id(order: Iterable[str]) -> list[str]:
+    """Return an order of which no two rows are equal."""
+    names = list(order)
+    if {"id", "-id"} & set(names):
+        return names
+    return [*names, "-id" if names and names[-1].startswith("-") else "id"]
 
 
 def period_of(

@@ -24,6 +24,8 @@ from scale.job.submission import JobRequest
 class NewJob(View):
     """Makes and queues a job; POST /jobs/ can do more."""
 
+    needs = {"POST": "job.add_job"}
+
     @operation(
         "queue_new_job",
         "Submit a job by its data document",

@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Final
 
 from django.utils import timezone
@@ -11,7 +13,8 @@ from rest_framework.request import Request
 
 from scale.core.errors import InvalidInput
 from scale.job.idempotency import submit_once
-from scale.job.submission import JobRequest, submit_jobs
+from scale.job.models import JobExecution
+from scale.job.submission import JobRequest, submit_job, submit_jobs
 
 _NAME: Final = "Idempotency-Key"
 _LONGEST: Final = 255
@@ -32,24 +35,46 @@ def submitted(
 
     `place` says where in the body is what `submit_jobs` names.
     """
+    return _submitted(request, partial(submit_jobs, wanted), place)
+
+
+def submitted_job(request: Request, wanted: JobRequest) -> tuple[int, JobExecution | None]:
+    """Submit a job as `submitted`; return its id and, if this request made it, its attempt.
+
+    The attempt comes with its job, as `submit_job` returns it.
+    """
+    made: list[JobExecution] = []
+
+    def submit(*, user: str, at: datetime) -> list[int]:
+        job, execution = submit_job(wanted, user=user, at=at)
+        made.append(execution)
+        return [job.pk]
+
+    [key] = _submitted(request, submit, str)
+    return key, made[0] if made else None
+
+
+def _submitted(
+    request: Request, submit: Callable[..., list[int]], place: Callable[[str], str]
+) -> list[int]:
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not (0 < len(key) <= _LONGEST and key.isascii() and key.isprintable()):
         raise InvalidInput(_NAME, f"must be 1 to {_LONGEST} printable ASCII characters")
     try:
-        return _submitted(request, wanted, key)
+        return _once(request, submit, key)
     except InvalidInput as error:
         raise InvalidInput(place(error.field), error.reason) from None
 
 
-def _submitted(request: Request, wanted: Sequence[JobRequest], key: str | None) -> list[int]:
+def _once(request: Request, submit: Callable[..., list[int]], key: str | None) -> list[int]:
     now, user = timezone.now(), request.user
+    submit = partial(submit, user=user.get_username(), at=now)
     if key is None:
-        return [job.pk for job in submit_jobs(wanted, user=user.get_username(), at=now)]
+        return submit()
     assert user.pk is not None  # only who has logged in may submit
     return submit_once(
-        wanted,
+        submit,
         user_id=user.pk,
-        user=user.get_username(),
         key=key,
         request_hash=_hash_of(request),
         at=now,

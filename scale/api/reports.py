@@ -10,8 +10,9 @@ from django.urls import path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, shapes
+from scale.api import answers, answers_operators, shapes
 from scale.api.base import View
+from scale.api.nodes import node_row
 from scale.api.paging import page_of_all, page_of_list
 from scale.api.parameters import Query
 from scale.api.schema import PAGING, RECENTLY, operation, paged
@@ -35,10 +36,12 @@ _Shapes = list[shapes.Shape]
 class NodesStatus(View):
     """The active nodes, what ran there lately and what runs there now."""
 
+    needs = {"GET": "node.view_node"}
+
     @operation(
         "list_node_statuses",
         "List what ran and runs on the nodes",
-        paged(answers.NodeStatus),
+        paged(answers_operators.NodeStatus),
         parameters=[*PAGING, *RECENTLY],
         tag="nodes",
     )
@@ -49,8 +52,7 @@ class NodesStatus(View):
         query.done()
 
         def shape(rows: Sequence[tuple[Any, ...]]) -> _Shapes:
-            found = [dict(zip(shapes.NODE, row, strict=True)) for row in rows]
-            return _with_counts(found, started, ended)
+            return _with_counts([node_row(row) for row in rows], started, ended)
 
         rows = nodes().order_by("last_modified", "id")
         return page_of_all(request, rows, page, shapes.NODE, shape)
@@ -77,6 +79,8 @@ def _with_counts(found: _Shapes, started: datetime, ended: datetime | None) -> _
 
 class JobTypesStatus(View):
     """Every job type with its jobs of late, and all that run."""
+
+    needs = {"GET": "job.view_jobtype"}
 
     @operation(
         "list_job_type_statuses",
@@ -109,6 +113,8 @@ class JobTypesStatus(View):
 class JobTypesRunning(View):
     """The job types that run, the one that has run longest first."""
 
+    needs = {"GET": "job.view_jobtype"}
+
     @operation(
         "list_running_job_types",
         "Count the running jobs of each type",
@@ -133,6 +139,8 @@ class JobTypesRunning(View):
 
 class SystemFailures(View):
     """What failed by no fault of its own, the most recent first."""
+
+    needs = {"GET": "job.view_jobtype"}
 
     @operation(
         "list_system_failures",

@@ -16,36 +16,11 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from scale.api.answers import Problem
+from scale.api.described import PROBLEMS
+from scale.api.renderers import BIGGEST_INTEGER
 
 F = TypeVar("F", bound=Callable[..., Any])
 _Serializer = type[serializers.Serializer[Any]]
-
-_EXAMPLES: Final[Mapping[int, Mapping[str, str]]] = {
-    400: {"detail": "page_size: must be from 1 to 1000", "code": "invalid", "field": "page_size"},
-    401: {"detail": "Authentication credentials were not provided.", "code": "not_authenticated"},
-    403: {
-        "detail": "You do not have permission to perform this action.",
-        "code": "permission_denied",
-    },
-    404: {"detail": "There is no job 17.", "code": "not_found"},
-    409: {"detail": "job 17 is COMPLETED and cannot be canceled", "code": "conflict"},
-    413: {"detail": "file: is larger than 1048576 bytes", "code": "too_large", "field": "file"},
-    415: {
-        "detail": 'Unsupported media type "text/xml" in request.',
-        "code": "unsupported_media_type",
-    },
-    416: {"detail": "There are no bytes in that range.", "code": "range_not_satisfiable"},
-}
-_MEANING: Final[Mapping[int, str]] = {
-    400: "Something in the request is wrong; `field` names it.",
-    401: "There is no token, or not a good one.",
-    403: "The user may not do this.",
-    404: "There is no such thing.",
-    409: "Its state does not allow this.",
-    413: "More was sent than is taken.",
-    415: "The body is not in a form that is read.",
-    416: "There are no such bytes.",
-}
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -79,12 +54,13 @@ def operation(
     """Describe one method of a view.
 
     `answer` is a serializer, or maps statuses to what is answered with; `problems` are the other
-    statuses.
+    statuses. 400, 401, 403, 413, 415 and 503 are added where they can happen.
     """
     responses: dict[Any, Any] = dict(answer) if isinstance(answer, dict) else {status: answer}
     for code in problems:
-        example = OpenApiExample(f"{code}", value=_EXAMPLES[code], response_only=True)
-        responses[code] = OpenApiResponse(Problem, _MEANING[code], examples=[example])
+        meaning, shown = PROBLEMS[code]
+        example = OpenApiExample(f"{code}", value=dict(shown), response_only=True)
+        responses[code] = OpenApiResponse(Problem, meaning, examples=[example])
     return extend_schema(
         operation_id=name,
         summary=summary,
@@ -116,6 +92,20 @@ def example(value: Mapping[str, Any]) -> OpenApiExample:
     return OpenApiExample("example", value=dict(value), request_only=True)
 
 
+def answer_header(
+    name: str, about: str, choices: Collection[str], statuses: Collection[int]
+) -> OpenApiParameter:
+    """Declare a header of answers with these statuses."""
+    return OpenApiParameter(
+        name,
+        str,
+        OpenApiParameter.HEADER,
+        description=about,
+        enum=list(choices) or None,
+        response=list(statuses),
+    )
+
+
 def many(
     name: str, kind: OpenApiTypes, about: str, choices: Collection[str] = ()
 ) -> OpenApiParameter:
@@ -140,7 +130,37 @@ def one(
     )
 
 
-ID: Final = OpenApiParameter("id", OpenApiTypes.INT64, OpenApiParameter.PATH)
+ID: Final = OpenApiParameter(
+    "id",
+    {"type": "integer", "format": "int64", "minimum": 1, "maximum": BIGGEST_INTEGER},
+    OpenApiParameter.PATH,
+    description="Its number.",
+    examples=[OpenApiExample("one", value=1)],
+)
+#: What a client has already, and which part it wants; and what is said of it (RFC 9110).
+CONDITIONS: Final = [
+    OpenApiParameter(
+        "Range",
+        {"type": "string", "examples": ["bytes=0-99"]},
+        OpenApiParameter.HEADER,
+        description="One range, such as bytes=0-99; anything else is as if it were not there.",
+    ),
+    OpenApiParameter(
+        "If-Range",
+        {"type": "string"},
+        OpenApiParameter.HEADER,
+        description="An ETag; with another one all is sent.",
+    ),
+    OpenApiParameter(
+        "If-None-Match",
+        {"type": "string"},
+        OpenApiParameter.HEADER,
+        description="ETags; if it still has one of them the answer is 304.",
+    ),
+    answer_header("ETag", "Changes with the bytes.", (), (200, 206, 304)),
+    answer_header("Accept-Ranges", "Parts can be had.", ["bytes"], (200, 206)),
+    answer_header("Content-Range", "Which bytes these are, and of how many.", (), (206, 416)),
+]
 _PERIOD: Final = (
     "an ISO 8601 time with a time zone (2015-01-01T00:00:00Z), or a duration before now (PT3H0M0S)"
 )
@@ -154,7 +174,9 @@ PAGING: Final = [
         description="A page after the last one is empty.",
     ),
     OpenApiParameter(
-        "page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+        "page_size",
+        {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+        description="How many are on a page.",
     ),
 ]
 
@@ -164,6 +186,14 @@ RECENTLY: Final = [
     one("started", OpenApiTypes.STR, f"Counted since then: {_PERIOD}.", default="PT3H0M0S"),
     one("ended", OpenApiTypes.STR, f"Counted until then: {_PERIOD}."),
 ]
+
+
+def since(default: str, about: str) -> list[OpenApiParameter]:
+    """Return the parameters of a period that begins at `default` if nothing is given."""
+    return [
+        one("started", OpenApiTypes.STR, f"From then on: {_PERIOD}. {about}", default=default),
+        one("ended", OpenApiTypes.STR, f"Until then, or now: {_PERIOD}."),
+    ]
 
 
 def listing(order: Collection[str], what: str = "last change") -> list[OpenApiParameter]:

@@ -37,9 +37,9 @@ JOB_TYPE: Final = (
     "last_modified",
 )
 _JOB_TYPE_DOCUMENTS: Final = ("interface", "error_mapping", "environment", "volumes")
-_NODE_BASE: Final = ("id", "hostname", "port", "slave_id")
+NODE_BASE: Final = ("id", "hostname", "port", "slave_id")
 NODE: Final = (
-    *_NODE_BASE,
+    *NODE_BASE,
     "pause_reason",
     "is_paused",
     "is_paused_errors",
@@ -51,7 +51,7 @@ NODE: Final = (
     "last_modified",
 )
 ERROR: Final = (*ERROR_BASE, "should_be_retried", "created", "last_modified")
-_EXECUTION: Final = (
+EXECUTION: Final = (
     "id",
     "status",
     "command_arguments",
@@ -87,7 +87,7 @@ _SCHEDULED: Final = (
     "disk_out_scheduled",
     "disk_total_scheduled",
 )
-_JOB: Final = (
+JOB: Final = (
     "id",
     "name",
     "status",
@@ -106,7 +106,7 @@ _JOB: Final = (
     "last_status_change",
     "last_modified",
 )
-_EVENT: Final = ("id", "type", "occurred")
+EVENT: Final = ("id", "type", "occurred")
 _FILE: Final = ("id", "name", "size", "media_type", "sha256", "created")
 
 
@@ -139,16 +139,11 @@ def _picked(thing: Model, names: Iterable[str]) -> Shape:
     return {name: getattr(thing, name) for name in names}
 
 
-def plain(names: Sequence[str]) -> Callable[[tuple[Any, ...]], Shape]:
-    """Return the shape of lists whose columns are their fields."""
-    return lambda row: dict(zip(names, row, strict=True))
-
-
 EXECUTION_COLUMNS: Final = (
-    *_EXECUTION,
+    *EXECUTION,
     *_under("job", _JOB_IN_EXECUTION),
     *_under("job_type", JOB_TYPE_BASE),
-    *_under("node", _NODE_BASE),
+    *_under("node", NODE_BASE),
     *_under("error", ERROR_BASE),
 )
 
@@ -156,7 +151,7 @@ EXECUTION_COLUMNS: Final = (
 def execution(row: tuple[Any, ...]) -> Shape:
     """Shape one row of EXECUTION_COLUMNS as the seed's list has it."""
     read = _Reader(row)
-    shape = read.take(_EXECUTION)
+    shape = read.take(EXECUTION)
     job = read.take(_JOB_IN_EXECUTION)
     shape["job"] = {
         "id": job["id"],
@@ -168,7 +163,7 @@ def execution(row: tuple[Any, ...]) -> Shape:
         "priority": job["priority"],
         "num_exes": job["num_exes"],
     }
-    shape["node"] = _or_none(read.take(_NODE_BASE))
+    shape["node"] = _or_none(read.take(NODE_BASE))
     shape["error"] = _or_none(read.take(ERROR_BASE))
     return shape
 
@@ -178,7 +173,7 @@ def execution_details(found: JobExecution, link: Link) -> Shape:
     logs = f"/job-executions/{found.pk}/logs"
     launched = found.started is not None
     return {
-        **_picked(found, _EXECUTION),
+        **_picked(found, EXECUTION),
         "uuid": str(found.uuid),
         "exe_num": found.exe_num,
         "state": found.state,
@@ -199,7 +194,7 @@ def execution_details(found: JobExecution, link: Link) -> Shape:
 
 #: An execution inside its job or its node.
 EXECUTION_IN_JOB_COLUMNS: Final = (
-    *_EXECUTION,
+    *EXECUTION,
     "exe_num",
     "error_message",
     "job_id",
@@ -207,8 +202,6 @@ EXECUTION_IN_JOB_COLUMNS: Final = (
     "error_id",
 )
 EXECUTION_IN_NODE_COLUMNS: Final = (*EXECUTION_COLUMNS, *_SCHEDULED)
-_ATTEMPT: Final = ("exe_num", "error_message")
-ATTEMPT_COLUMNS: Final = (*EXECUTION_COLUMNS, *_ATTEMPT)
 
 
 def execution_in_job(row: tuple[Any, ...]) -> Shape:
@@ -224,37 +217,11 @@ def execution_in_node(row: tuple[Any, ...]) -> Shape:
     return shape | dict(zip(_SCHEDULED, row[len(EXECUTION_COLUMNS) :], strict=True))
 
 
-def attempt(row: tuple[Any, ...]) -> Shape:
-    """Shape one row of ATTEMPT_COLUMNS."""
-    shape = execution(row[: len(EXECUTION_COLUMNS)])
-    return shape | dict(zip(_ATTEMPT, row[len(EXECUTION_COLUMNS) :], strict=True))
-
-
-_HISTORY: Final = ("id", "at", "event", "state", "phase", "task_id", "message")
-HISTORY_COLUMNS: Final = (*_HISTORY, "execution_id", "execution__exe_num")
-
-
-def history(row: tuple[Any, ...]) -> Shape:
-    """Shape one row of HISTORY_COLUMNS."""
-    *entry, execution_id, exe_num = row
-    shape = dict(zip(_HISTORY, entry, strict=True))
-    return shape | {"job_exe": {"id": execution_id, "exe_num": exe_num}}
-
-
-REVISION_COLUMNS: Final = ("id", "job_type_id", "revision_num", "interface", "created")
-
-
-def revision(row: tuple[Any, ...]) -> Shape:
-    """Shape one row of REVISION_COLUMNS."""
-    shape = dict(zip(REVISION_COLUMNS, row, strict=True))
-    return shape | {"job_type": {"id": shape.pop("job_type_id")}}
-
-
 JOB_COLUMNS: Final = (
-    *_JOB,
+    *JOB,
     *_under("job_type", JOB_TYPE_BASE),
     *_under("job_type_rev", ("id", "revision_num")),
-    *_under("event", _EVENT),
+    *_under("event", EVENT),
     *_under("error", ERROR_BASE),
 )
 
@@ -262,7 +229,7 @@ JOB_COLUMNS: Final = (
 def job(row: tuple[Any, ...]) -> Shape:
     """Shape one row of JOB_COLUMNS."""
     read = _Reader(row)
-    shape = read.take(_JOB)
+    shape = read.take(JOB)
     shape["job_type"] = read.take(JOB_TYPE_BASE)
     revision = read.take(("id", "revision_num"))
     shape["job_type_rev"] = {
@@ -270,7 +237,7 @@ def job(row: tuple[Any, ...]) -> Shape:
         "job_type": {"id": shape["job_type"]["id"]},
         "revision_num": revision["revision_num"],
     }
-    shape["event"] = {**read.take(_EVENT), "rule": None}
+    shape["event"] = {**read.take(EVENT), "rule": None}
     shape["error"] = _or_none(read.take(ERROR_BASE))
     return shape
 
@@ -279,7 +246,7 @@ def job_full(found: Job) -> Shape:
     """Shape a job that came with its relations, without its executions and files."""
     revision = found.job_type_rev
     return {
-        **_picked(found, _JOB),
+        **_picked(found, JOB),
         "job_type": _picked(found.job_type, JOB_TYPE),
         "job_type_rev": {
             "id": revision.pk,
@@ -289,7 +256,7 @@ def job_full(found: Job) -> Shape:
             "created": revision.created,
         },
         "event": {
-            **_picked(found.event, _EVENT),
+            **_picked(found.event, EVENT),
             "rule": None,
             "description": found.event.description,
         },

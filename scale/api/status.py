@@ -1,48 +1,55 @@
 """/status/, /scheduler/queued-resources/ and /metrics: the whole, for people and machines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from django.http import HttpResponse
 from django.urls import path
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from scale.api import answers, shapes
+from scale.api.answers_status import StatusAnswer
 from scale.api.base import View, no_parameters
 from scale.api.schema import operation
 from scale.core.resources import Resources
 from scale.job.bulk_actions import unfinished_actions
+from scale.scheduler.figures import Distribution, Measured
+from scale.scheduler.models import SchedulerState
 from scale.scheduler.overview import (
     Overview,
     demand,
-    ended_since,
+    failures_by_category,
     fleet,
     left_of,
-    live_states,
     overview,
     owed,
+    states_on_nodes,
 )
-
-#: What jobs ended with is counted for this long.
-_RECENT: Final = timedelta(minutes=5)
 
 
 class Status(View):
     """The scheduler, the cluster and the queue."""
 
+    needs = {"GET": "scheduler.view_schedulerstate"}
+
     @operation(
         "read_status",
         "Read how everything is; 503 if no scheduler has shown a sign of life for 12 s",
-        {200: answers.StatusAnswer, 503: answers.StatusAnswer},
+        {200: StatusAnswer, 503: StatusAnswer},
         tag="status",
     )
     def get(self, request: Request) -> Response:
@@ -56,33 +63,51 @@ class Status(View):
 
 
 def _status(found: Overview) -> dict[str, Any]:
-    state = found.scheduler
-    master = state.master if state else ""
-    hostname, _, port = master.rpartition(":")
+    total, measured = found.fleet.total, found.measured if found.is_alive else None
     return {
-        "master": {
-            "is_online": found.is_alive and state is not None and state.is_connected,
-            "hostname": hostname or None,
-            "port": int(port) if port.isdecimal() else None,
-        },
-        "scheduler": {
-            "is_online": found.is_alive,
-            "is_paused": state is not None and state.is_paused,
-            "hostname": (state.leader if state else "") or None,
-            "heartbeat": state.heartbeat if state else None,
-            "framework_id": (state.framework_id if state else "") or None,
-        },
-        "queue_depth": found.depth.count,
-        "is_queue_depth_estimated": found.depth.is_estimate,
+        **_leader_and_mesos(found),
+        "queue_depth": found.queue_depth,
         "nodes": {
             **found.fleet.states,
             "troubles": [asdict(each) for each in found.fleet.troubles],
         },
         "resources": {
-            "total": _amounts(found.fleet.total),
+            "total": _amounts(total),
+            "offered": _amounts(measured.offered) if measured else None,
             "scheduled": _amounts(found.used),
             "used": _amounts(found.used),
-            "free": _amounts(left_of(found.fleet.total, found.used)),
+            "free": _amounts(left_of(total, found.used)),
+        },
+        "rates": measured.rates if measured else None,
+        "round_seconds": {"p50": measured.round_p50_s, "max": measured.round_max_s}
+        if measured
+        else None,
+    }
+
+
+def _leader_and_mesos(found: Overview) -> dict[str, Any]:
+    state = found.scheduler or SchedulerState()
+    hostname, _, port = state.master.rpartition(":")
+    connected = found.is_alive and state.is_connected
+    return {
+        "master": {
+            "is_online": connected,
+            "hostname": hostname or None,
+            "port": int(port) if port.isdecimal() else None,
+        },
+        "scheduler": {
+            "is_online": found.is_alive,
+            "is_paused": state.is_paused,
+            "hostname": state.leader or None,
+            "heartbeat": state.heartbeat,
+            "epoch": state.epoch,
+            "leading_since": found.measured.since if found.measured and found.is_alive else None,
+        },
+        "mesos": {
+            "is_connected": connected,
+            "master": state.master or None,
+            "framework_id": state.framework_id or None,
+            "trouble": state.trouble or None,
         },
     }
 
@@ -94,10 +119,12 @@ def _amounts(of: Resources) -> dict[str, Any] | None:
 class QueuedResources(View):
     """What the work at hand needs, for whoever adds and removes nodes."""
 
+    needs = {"GET": "scheduler.view_schedulerstate"}
+
     @operation(
         "read_queued_resources",
         "Read what waits and runs needs",
-        answers.QueuedResources,
+        answers.Demand,
         tag="scheduler",
     )
     def get(self, request: Request) -> Response:
@@ -120,6 +147,8 @@ class QueuedResources(View):
 class Metrics(View):
     """The same in the text format of Prometheus."""
 
+    needs = {"GET": "scheduler.view_schedulerstate"}
+
     @operation(
         "read_metrics",
         "Read the metrics, as Prometheus does",
@@ -135,7 +164,11 @@ class Metrics(View):
 
 
 class _Facts(Collector):
-    """What PostgreSQL knows; the same from whichever web process is asked."""
+    """What PostgreSQL knows; the same from whichever web process is asked.
+
+    Counters and histograms are those of the leader at its last heartbeat: another leader begins
+    at nothing, which Prometheus takes for what it is.
+    """
 
     def describe(self) -> list[Metric]:
         """Name nothing before it is asked for: registering must not read."""
@@ -144,52 +177,79 @@ class _Facts(Collector):
     def collect(self) -> Iterator[Metric]:
         now = timezone.now()
         found = overview(now=now)
-        state = found.scheduler
-        silent = (now - state.heartbeat).total_seconds() if state and state.heartbeat else None
-        yield _gauge("scheduler_up", "Whether a scheduler leads.", found.is_alive)
-        yield _gauge(
-            "scheduler_connected",
-            "Whether it is connected to Mesos.",
-            found.is_alive and state is not None and state.is_connected,
-        )
-        yield _gauge("scheduler_paused", "Whether it is paused.", bool(state and state.is_paused))
-        if silent is not None:
-            yield _gauge("scheduler_silent_seconds", "Since its last sign of life.", silent)
-        yield _gauge("leaders", "How many leaders there were.", state.epoch if state else 0)
-        yield _gauge("queue_depth", "Executions that wait.", found.depth.count)
-        yield _each("executions", "Executions on nodes.", "state", live_states())
+        yield from _of_scheduler(found, now)
+        if found.measured:
+            yield from _of_leader(found.measured)
+        yield _gauge("queue_depth", "Executions that wait.", found.queue_depth)
+        yield _each("executions", "Executions.", "status", found.executions)
+        yield _each("executions_on_nodes", "Live executions.", "state", states_on_nodes())
+        errors = failures_by_category()
+        yield _counters("execution_errors", "Executions that failed.", "category", errors)
         yield _each("nodes", "Nodes.", "state", found.fleet.states)
-        yield from _resources("resources_total", "What the nodes have.", found.fleet.total)
-        yield from _resources("resources_used", "What tasks were placed by.", found.used)
-        yield _each("owed", "Ended executions that something is owed to.", "what", owed())
+        yield _resources("total", "What the nodes have.", found.fleet.total)
+        yield _resources("used", "What live tasks were placed by.", found.used)
+        left = owed()
+        lag_s = (now - left.logs_since).total_seconds() if left.logs_since else 0
+        yield _gauge("logs_owed", "Ended executions whose logs are not stored.", left.logs)
+        yield _gauge("log_lag_seconds", "Since the oldest of those ended; 0 without any.", lag_s)
+        yield _gauge("cleanups_owed", "Work folders that are to be removed.", left.cleanups)
         yield _gauge("bulk_actions", "Those not worked off.", len(unfinished_actions()))
-        jobs = GaugeMetricFamily(
-            "scale_jobs_ended_5m",
-            "Jobs that ended within the last five minutes.",
-            labels=["status", "category"],
-        )
-        for status, category, count in ended_since(now - _RECENT):
-            jobs.add_metric([status, category], count)
-        yield jobs
+
+
+def _of_scheduler(found: Overview, now: datetime) -> Iterator[Metric]:
+    state = found.scheduler or SchedulerState()
+    connected = found.is_alive and state.is_connected
+    yield _gauge("scheduler_up", "Whether a scheduler leads.", found.is_alive)
+    yield _gauge("scheduler_connected", "Whether it is connected to Mesos.", connected)
+    yield _gauge("scheduler_paused", "Whether it is paused.", state.is_paused)
+    yield _gauge("scheduler_epoch", "How many leaders there were.", state.epoch)
+    if state.heartbeat:
+        silent_s = (now - state.heartbeat).total_seconds()
+        yield _gauge("scheduler_silent_seconds", "Since its last sign of life.", silent_s)
+
+
+def _of_leader(measured: Measured) -> Iterator[Metric]:
+    counts = measured.counts
+    for what, about in (
+        ("launches", "Tasks that were launched."),
+        ("updates", "Status updates that arrived."),
+        ("offers", "Offers that arrived."),
+        ("kills", "Kills that were sent."),
+    ):
+        yield CounterMetricFamily(f"scale_{what}", about, value=counts[what])
+    ended = {"finished": counts["finished"], "failed": counts["failed"]}
+    yield _counters("executions_ended", "Executions that ran and ended.", "how", ended)
+    yield _resources("offered", "What the offers in hand have.", measured.offered)
+    yield _histogram("queue_wait", "From queued to launched.", measured.waits)
+    yield _histogram("round", "What rounds of the scheduler took.", measured.rounds)
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:
     return GaugeMetricFamily(f"scale_{name}", about, value=float(value))
 
 
-def _each(name: str, about: str, label: str, amounts: dict[str, int]) -> Metric:
+def _each(name: str, about: str, label: str, amounts: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(f"scale_{name}", about, labels=[label])
     for key, amount in sorted(amounts.items()):
         family.add_metric([key], amount)
     return family
 
 
-def _resources(name: str, about: str, amounts: Resources) -> Iterator[Metric]:
-    family = GaugeMetricFamily(f"scale_{name}", f"{about} Cores and MiB.", labels=["kind"])
-    family.add_metric(["cpus"], amounts.millicpus / 1000)
-    family.add_metric(["mem"], amounts.mem_mib)
-    family.add_metric(["disk"], amounts.disk_mib)
-    yield family
+def _counters(name: str, about: str, label: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"scale_{name}", about, labels=[label])
+    for key, count in sorted(counts.items()):
+        family.add_metric([key], count)
+    return family
+
+
+def _resources(what: str, about: str, of: Resources) -> Metric:
+    amounts = {"cpus": of.millicpus / 1000, "mem": of.mem_mib, "disk": of.disk_mib}
+    return _each(f"resources_{what}", f"{about} Cores and MiB.", "kind", amounts)
+
+
+def _histogram(name: str, about: str, seen: Distribution) -> Metric:
+    buckets = [("+Inf" if bound is None else str(bound), count) for bound, count in seen.buckets]
+    return HistogramMetricFamily(f"scale_{name}_seconds", about, buckets, sum_value=seen.sum)
 
 
 urlpatterns = [

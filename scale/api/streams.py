@@ -28,7 +28,7 @@ from scale.api.log_reply import LogUnavailable, Wanted, decide, wanted_by
 from scale.api.log_text import named_event, text_event, whole_characters
 from scale.api.parameters import Query
 from scale.api.renderers import BIGGEST_INTEGER
-from scale.core.errors import ScaleError
+from scale.core.errors import InvalidInput, ScaleError
 from scale.job.models import JobExecution
 
 logger = logging.getLogger(__name__)
@@ -314,6 +314,8 @@ def _followed(scope: Scope) -> tuple[str, int, bool]:
     query.done()
     last = dict(scope["headers"]).get(b"last-event-id", b"")
     resumed = last.isdigit() and len(last) < 20
+    if last and not resumed:
+        raise InvalidInput("Last-Event-ID", "must be the id of an event")
     return name, int(last) if resumed else offset, resumed
 
 

@@ -106,6 +106,22 @@ def manage(context: typer.Context) -> None:
     run(context.args)
 
 
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(help="Made if it is not there.")],
+    role: Annotated[str, typer.Option(help="viewer, operator or admin; takes away the others.")],
+    staff: Annotated[bool, typer.Option("--staff", help="Also open the admin site.")] = False,
+    token: Annotated[bool, typer.Option("--token", help="Make and show an API token.")] = False,
+    password: Annotated[
+        bool, typer.Option("--password", help="Make and show a new password.")
+    ] = False,
+) -> None:
+    """Give a user a role, e.g. `scale user ci --role operator --token`."""
+    from scale.cli.commands.user import run
+
+    run(name, role=role, is_staff=staff, wants_token=token, wants_password=password)
+
+
 def main() -> None:
     app()
 

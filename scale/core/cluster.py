@@ -140,6 +140,13 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class NotSubscribed:
+    """Why the last attempt to subscribe, or the last stream, ended; comes once for each reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OffersReceived:
     offers: tuple[Offer, ...]
 
@@ -176,6 +183,7 @@ class Deposed:
 ClusterEvent = (
     Subscribed
     | Disconnected
+    | NotSubscribed
     | OffersReceived
     | OfferRescinded
     | UpdateReceived

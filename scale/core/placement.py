@@ -19,7 +19,7 @@ the scan of those nodes that have as much free in sum, but not of each kind.
 
 import sys
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,7 +33,6 @@ from scale.core.reasons import (
     Room,
     Shortage,
     no_room_at_all,
-    waits_for_its_node,
     waits_for_reserved,
 )
 from scale.core.resources import Resources
@@ -75,11 +74,14 @@ class Snapshot:
     Attributes:
         offers: in hand, in any order; several of one agent count as one.
         waiting: the queue, sorted by (priority, queued, id). Of each shape at least one, and no
-            more than `capacity` says can be launched.
+            more than `Capacity` says can be launched.
         nodes_total: agent id -> size, of every node that is there, also without an offer now.
         paused_nodes: agent ids; they take next phases only.
         headroom: job type id -> how many more may start; absent = no limit.
+        limits: job type id -> why no more than its headroom; absent = its max_scheduled.
         reserved: what the plan of the last round says; empty after a restart.
+        elsewhere: what agents without an offer should have free; only to explain, and nothing is
+            reserved there.
     """
 
     offers: tuple[Offer, ...]
@@ -88,8 +90,10 @@ class Snapshot:
     nodes_total: Mapping[str, Resources] = field(default_factory=dict)
     paused_nodes: frozenset[str] = frozenset()
     headroom: Mapping[int, int] = field(default_factory=dict)
+    limits: Mapping[int, Reason] = field(default_factory=dict)
     scheduler_paused: bool = False
     reserved: Mapping[Resources, str] = field(default_factory=dict)
+    elsewhere: tuple[Offer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class Plan:
         offers_used: agent id -> all its offers, for one ACCEPT.
         offers_unused: to decline; those of reserved nodes too, Mesos offers more when more is free.
         reasons: why what is left of a shape waits.
-        holding_reasons: execution id -> why its next phase waits.
+        held: ids of executions whose next phase waits for their node.
         reserved: needs -> agent id that is kept for them; hand it to the next round.
     """
 
@@ -118,7 +122,7 @@ class Plan:
     offers_used: Mapping[str, tuple[str, ...]]
     offers_unused: tuple[str, ...]
     reasons: Mapping[Shape, Reason]
-    holding_reasons: Mapping[int, Reason]
+    held: frozenset[int]
     reserved: Mapping[Resources, str]
 
 
@@ -135,13 +139,26 @@ def plan(snapshot: Snapshot) -> Plan:
     return current.outcome()
 
 
-def capacity(needs: Resources, offers: Iterable[Offer]) -> int:
-    """Return how many of a shape these offers could take at most, if nothing else took any.
+class Capacity:
+    """How many of a shape some offers could take at most, if nothing else took any.
 
     Read so many rows of a shape, but always one: a shape that the planner does not see gets no
     reservation and no reason.
     """
-    return sum(_times(needs, free) for free in _pool(offers).values())
+
+    def __init__(self, offers: Iterable[Offer]) -> None:
+        # Nodes that are full are many and alike.
+        self._free = Counter(_pool(offers).values())
+
+    def of(self, needs: Resources, most: int = sys.maxsize) -> int:
+        """Return how many, or `most` if that is less; O(different nodes)."""
+        count = 0
+        for free, nodes in self._free.items():
+            if needs.fits_in(free):
+                count += nodes * _times(needs, free)
+                if count >= most:
+                    return most
+        return count
 
 
 def _times(needs: Resources, free: Resources) -> int:
@@ -231,13 +248,15 @@ class _Round:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        free = _pool(snapshot.offers)
+        offers = (*snapshot.offers, *snapshot.elsewhere)
+        free = _pool(offers)
+        self._in_hand = {offer.agent_id for offer in snapshot.offers}
         self._totals = free | dict(snapshot.nodes_total)
         self._nodes = _Nodes(free)
         # Sizes are few where nodes are many, so that a shape is compared with them only.
         self._usable = sorted(self._totals.keys() - snapshot.paused_nodes)
         self._sizes = {self._totals[agent_id] for agent_id in self._usable}
-        self._names = {offer.agent_id: offer.hostname for offer in snapshot.offers}
+        self._names = {offer.agent_id: offer.hostname for offer in offers}
         self._launches: list[Launch] = []
         self._held: dict[int, Holding] = {}
         self._stuck: dict[Shape, Reason | None] = {}
@@ -264,7 +283,9 @@ class _Round:
             if shape in self._stuck:
                 continue
             if left.get(each.job_type_id, 1) < 1:
-                self._stuck[shape] = MAX_SCHEDULED_REACHED
+                self._stuck[shape] = self._snapshot.limits.get(
+                    each.job_type_id, MAX_SCHEDULED_REACHED
+                )
             elif (agent_id := self._nodes.best_fit(each.needs)) is None:
                 self._stuck[shape] = None
                 self._reserve(each.needs)
@@ -285,7 +306,7 @@ class _Round:
                 sorted(offer_id for each in by_agent.keys() - used for offer_id in by_agent[each])
             ),
             reasons=self._reasons(),
-            holding_reasons=self._holding_reasons(),
+            held=frozenset(self._held),
             reserved=self._reserved,
         )
 
@@ -312,10 +333,10 @@ class _Round:
             if agent_id not in taken and needs.fits_in(self._totals[agent_id])
         ]
         kept = self._snapshot.reserved.get(needs)
-        if kept in large and kept not in self._nodes.free:
+        if kept in large and kept not in self._in_hand:
             large = [kept]
         else:
-            large = [agent_id for agent_id in large if agent_id in self._nodes.free]
+            large = [agent_id for agent_id in large if agent_id in self._in_hand]
         if large:
             chosen = min(large, key=lambda each: (self._lack(needs, each), each != kept, each))
             self._reserved[needs] = chosen
@@ -348,15 +369,6 @@ class _Round:
         if needs in self._reserved:
             return waits_for_reserved(needs, self._room(self._reserved[needs]))
         return shortage.explain(needs)
-
-    def _holding_reasons(self) -> dict[int, Reason]:
-        return {
-            each.execution_id: waits_for_its_node(
-                each.needs,
-                self._room(each.agent_id) if each.agent_id in self._nodes.free else None,
-            )
-            for each in self._held.values()
-        }
 
     def _room(self, agent_id: str) -> Room:
         free = self._nodes.free.get(agent_id, _NOTHING)

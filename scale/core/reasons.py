@@ -21,9 +21,12 @@ class WaitCode(StrEnum):
     MAX_SCHEDULED_REACHED = "MAX_SCHEDULED_REACHED"
     NODE_PAUSED = "NODE_PAUSED"
     WAITING_FOR_ITS_NODE = "WAITING_FOR_ITS_NODE"
-
     JOB_TYPE_PAUSED = "JOB_TYPE_PAUSED"
     RETRY_BACK_OFF = "RETRY_BACK_OFF"
+
+    WAITING_FOR_OFFERS = "WAITING_FOR_OFFERS"
+    NOT_CONNECTED = "NOT_CONNECTED"
+    NO_SCHEDULER = "NO_SCHEDULER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,16 @@ class Reason:
 
 
 SCHEDULER_PAUSED: Final = Reason(WaitCode.SCHEDULER_PAUSED, "the scheduler is paused")
+TYPE_PAUSED: Final = Reason(WaitCode.JOB_TYPE_PAUSED, "its job type is paused")
+TYPE_INACTIVE: Final = Reason(WaitCode.JOB_TYPE_PAUSED, "its job type is not active")
 MAX_SCHEDULED_REACHED: Final = Reason(
     WaitCode.MAX_SCHEDULED_REACHED, "as many of this job type run as its max_scheduled allows"
+)
+NOT_CONNECTED: Final = Reason(
+    WaitCode.NOT_CONNECTED, "the scheduler is not connected to Mesos; nothing is launched"
+)
+NOT_SEEN_YET: Final = Reason(
+    WaitCode.WAITING_FOR_OFFERS, "nothing is known to be in its way; the scheduler looks at it next"
 )
 
 
@@ -108,8 +119,33 @@ class Shortage:
 def waits_for_reserved(needs: Resources, room: Room) -> Reason:
     """Explain what has a node reserved, which does not have enough free yet."""
     kind = max(_KINDS, key=lambda kind: _strain(kind, needs, room))
-    has = f"node {room.name}, which is being freed for it, has {kind.of(room)}"
+    has = f"node {room.name} is kept for it and has {kind.of(room)}"
     return Reason(kind.code, f"{kind.asked(needs)}; {has}")
+
+
+def waits_for_offer(node: str) -> Reason:
+    """Explain what would fit a node that has not offered its room yet."""
+    text = f"node {node} should have room; it starts when Mesos offers that"
+    return Reason(WaitCode.WAITING_FOR_OFFERS, text)
+
+
+def max_scheduled_reached(most: int) -> Reason:
+    text = f"at most {most} of this job type may run at a time (its max_scheduled)"
+    return Reason(WaitCode.MAX_SCHEDULED_REACHED, text)
+
+
+def backs_off(failures: int, until: str | None) -> Reason:
+    """Explain why a type waits until a time, or starts one by one after launches that failed."""
+    then = f"the next is at {until}" if until else "one at a time starts until one works"
+    text = f"launches of its job type failed {failures} times in a row; {then}"
+    return Reason(WaitCode.RETRY_BACK_OFF, text)
+
+
+def no_scheduler(heartbeat: str | None) -> Reason:
+    """Explain what nobody launches; `heartbeat` is the time of the last sign of life."""
+    since = f"since {heartbeat}" if heartbeat else "yet"
+    text = f"no scheduler has been at work {since}; nothing is launched"
+    return Reason(WaitCode.NO_SCHEDULER, text)
 
 
 def _strain(kind: _Kind, needs: Resources, room: Room | None) -> float:
@@ -138,14 +174,20 @@ def no_room_at_all(
     return Reason(WaitCode.NO_NODE_LARGE_ENOUGH, f"asks {asked}; no node has all of it")
 
 
-def waits_for_its_node(needs: Resources, room: Room | None) -> Reason:
-    """Explain why a next phase waits; None if its node offers nothing now."""
-    if room is None:
-        return Reason(WaitCode.WAITING_FOR_ITS_NODE, "its node has nothing free now")
+def waits_for_its_node(needs: Resources, room: Room) -> Reason:
+    """Explain why a next phase waits: no other node has its work folder."""
     for kind in _KINDS:
+        has = None
         if kind.amount(needs) > kind.amount(room.total):
-            has = f"its node, {room.name}, has {kind.number(room.total)} in all"
-            return Reason(WaitCode.NO_NODE_LARGE_ENOUGH, f"{kind.asked(needs)}; {has}")
-    kind = next(kind for kind in _KINDS if kind.amount(needs) > kind.amount(room.free))
-    has = f"its node, {room.name}, has {kind.of(room)}"
-    return Reason(WaitCode.WAITING_FOR_ITS_NODE, f"{kind.asked(needs)}; {has}")
+            has = f"{kind.number(room.total)} in all"
+        elif kind.amount(needs) > kind.amount(room.free):
+            has = kind.of(room)
+        if has:
+            text = f"{kind.asked(needs)}; its node, {room.name}, has {has}"
+            return Reason(WaitCode.WAITING_FOR_ITS_NODE, text)
+    text = f"its node, {room.name}, should have room; it goes on when Mesos offers that"
+    return Reason(WaitCode.WAITING_FOR_ITS_NODE, text)
+
+
+def waits_for_its_node_to_return(node: str) -> Reason:
+    return Reason(WaitCode.WAITING_FOR_ITS_NODE, f"its node, {node}, is not there now")

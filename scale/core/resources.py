@@ -37,6 +37,9 @@ class Resources:
             self.disk_mib + other.disk_mib,
         )
 
+    def __mul__(self, times: int) -> Resources:
+        return Resources(self.millicpus * times, self.mem_mib * times, self.disk_mib * times)
+
     def __sub__(self, other: Resources) -> Resources:
         """Return what is left; raise NotEnoughResources if `other` does not fit in here."""
         if not other.fits_in(self):

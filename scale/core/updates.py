@@ -92,6 +92,7 @@ class LiveExecution:
     `task_id` is the task of the current phase, the newest one. `exit_code_errors` is the error
     mapping of the job type. `stopping` means that we asked for the end of the task; without a
     `stopping_error` because the job was canceled, else to fail it with that error.
+    `framework_ended` means that the cluster has ended the framework that launched the task.
     """
 
     state: State
@@ -103,6 +104,7 @@ class LiveExecution:
     stopping: bool = False
     stopping_error: str | None = None
     uses_docker: bool = False
+    framework_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +173,10 @@ def _never_launched(execution: LiveExecution, update: TaskUpdate) -> bool:
     """Say whether the launch reached no agent, or the cluster does not know the task.
 
     The second is what a crash between our commit and ACCEPT leaves behind. A task that had ended
-    before it was forgotten was not ours to forget: its end is acknowledged after our commit.
+    before it was forgotten was not ours to forget: its end is acknowledged after our commit. But
+    what ran for a framework that was ended is forgotten, however far it came.
     """
-    if execution.state is not State.STARTING:
+    if execution.state is not State.STARTING or execution.framework_ended:
         return False
     match update.state:
         case TaskState.DROPPED:
@@ -189,7 +192,7 @@ def _never_launched(execution: LiveExecution, update: TaskUpdate) -> bool:
 def _error(execution: LiveExecution, update: TaskUpdate) -> str:
     """Name the error of a task that failed, was killed by someone else, or was lost."""
     if update.state in LOST:
-        return "node-lost"
+        return "scheduler-lost" if execution.framework_ended else "node-lost"
     if update.state is TaskState.ERROR:
         return "task-launch"
     if update.reason is not None and update.reason in _REASONS:

@@ -20,6 +20,7 @@ def main(descriptor: int, *, alone: bool) -> None:
 
     django.setup()
     migrate()
+    make_roles()
     if alone:
         forget_the_last_scheduler()
     home = Path(os.environ["SCALE_HOME"])
@@ -37,6 +38,13 @@ def migrate() -> None:
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", interactive=False, verbosity=1)
+
+
+def make_roles() -> None:
+    """Bring the roles up to date; a new version may have others without a migration."""
+    from scale.api.permissions import make_roles as make
+
+    make()
 
 
 def forget_the_last_scheduler() -> None:

@@ -1,6 +1,6 @@
 """What people ask about the catalogue of errors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -25,9 +25,25 @@ ERROR_ORDER: Final[Mapping[str, str]] = {
 }
 
 
-def errors(*, started: datetime | None = None, ended: datetime | None = None) -> QuerySet[Error]:
-    """Return errors that were last changed in a period, both ends included; in no order."""
+def errors(
+    *,
+    started: datetime | None = None,
+    ended: datetime | None = None,
+    names: Collection[str] = (),
+    categories: Collection[str] = (),
+    is_builtin: bool | None = None,
+) -> QuerySet[Error]:
+    """Return errors that were last changed in a period, both ends included; in no order.
+
+    An empty collection does not restrict.
+    """
     rows = Error.objects.all()
+    if names:
+        rows = rows.filter(name__in=names)
+    if categories:
+        rows = rows.filter(category__in=categories)
+    if is_builtin is not None:
+        rows = rows.filter(is_builtin=is_builtin)
     if started is not None:
         rows = rows.filter(last_modified__gte=started)
     if ended is not None:

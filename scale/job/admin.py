@@ -8,6 +8,7 @@ from django.utils import timezone
 from scale.admin import WindowAdmin
 from scale.core.lifecycle import State, events_from
 from scale.job.asked import BulkAction, IdempotencyKey
+from scale.job.editing import change_job_type
 from scale.job.models import (
     ArchivedLog,
     ExecutionEvent,
@@ -18,7 +19,6 @@ from scale.job.models import (
     JobTypeRevision,
     TriggerEvent,
 )
-from scale.job.pausing import pause_job_type
 from scale.job.services import cancel_job, requeue_job
 
 
@@ -43,7 +43,7 @@ class JobTypeAdmin(WindowAdmin):
         self.for_each(
             request,
             types,
-            lambda job_type: pause_job_type(job_type.pk, paused=paused, at=at),
+            lambda job_type: change_job_type(job_type.pk, {"is_paused": paused}, at=at),
             "paused" if paused else "resumed",
         )
 

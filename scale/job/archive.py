@@ -67,9 +67,7 @@ class _Run:
     unreachable: set[int | None] = field(default_factory=set)
 
 
-def archive_owed_logs(
-    agents: Agents, *, framework_id: str, now: datetime, at_most_s: float = 60
-) -> int:
+def archive_owed_logs(agents: Agents, *, now: datetime, at_most_s: float = 60) -> int:
     """Archive what is owed, in batches, until nothing is left; return how many executions.
 
     Safe to kill and to repeat: a piece is stored before its row, its row before the debt is
@@ -82,7 +80,7 @@ def archive_owed_logs(
     count = last_id = 0
     with _alone() as alone, ThreadPoolExecutor(_READERS, "archive") as readers:
         while alone and time.monotonic() < deadline:
-            batch = _owed_after(last_id, run.unreachable, framework_id)
+            batch = _owed_after(last_id, run.unreachable)
             results = list(readers.map(lambda owed: _archive(run, owed), batch))
             _settle(batch, results)
             count += sum(rows is not None for rows in results)
@@ -106,7 +104,7 @@ def _alone() -> Iterator[bool]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
-def _owed_after(last_id: int, without: set[int | None], framework_id: str) -> list[_Owed]:
+def _owed_after(last_id: int, without: set[int | None]) -> list[_Owed]:
     """Return the next batch in the order of ids; two queries, index execution_logs_owed."""
     rows = (
         JobExecution.objects.filter(logs_owed=True, pk__gt=last_id, ended__isnull=False)
@@ -125,9 +123,7 @@ def _owed_after(last_id: int, without: set[int | None], framework_id: str) -> li
             node_id=row["node_id"],
             node_is_online=bool(row["node__is_online"]),
             pieces=tuple(
-                piece
-                for piece in pieces_of(row, archived[row["pk"]], framework_id)
-                if piece.archived is None
+                piece for piece in pieces_of(row, archived[row["pk"]]) if piece.archived is None
             ),
         )
         for row in rows

@@ -1,4 +1,7 @@
-"""Write many rows in one statement; Django's bulk_update builds a CASE per column and row."""
+"""What writing rows takes besides Django.
+
+Many rows are one statement here: Django's bulk_update builds a CASE per column and row.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +10,11 @@ from django.db import connection, models
 from psycopg2.extras import execute_values
 
 _PAGE_ROWS = 1000
+
+
+def storable(text: str) -> str:
+    """Return a text from elsewhere without what PostgreSQL refuses: NUL and half surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def update_rows(rows: Sequence[models.Model], fields: Sequence[str]) -> None:

@@ -6,8 +6,8 @@ Each count goes by an index to the rows that it counts, and reads no others.
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 
@@ -48,11 +48,13 @@ def jobs_by_type(
 ) -> dict[int, list[Tally]]:
     """Count the jobs of these types that run, and those whose status changed in a period.
 
-    Two queries: what runs is counted whenever it began, and each query has its index.
+    Two queries: what runs is counted whenever it began, and each query has its index. Whatever
+    changes the status is a modification; saying so lets the database choose `job_by_type`.
     """
     jobs = Job.objects.filter(job_type_id__in=job_type_ids)
     running = jobs.filter(status=JobStatus.RUNNING.value)
-    recent = jobs.filter(~Q(status=JobStatus.RUNNING.value), last_status_change__gte=started)
+    changed = Q(last_modified__gte=started, last_status_change__gte=started)
+    recent = jobs.filter(~Q(status=JobStatus.RUNNING.value), changed)
     if ended is not None:
         recent = recent.filter(last_status_change__lte=ended)
     return _tallies(
@@ -61,6 +63,40 @@ def jobs_by_type(
             *_grouped(recent, "job_type_id", "last_status_change"),
         ]
     )
+
+
+#: How far back the details of a job type count, in hours.
+WINDOWS_H: Final = (6, 12, 24)
+
+
+def recent_jobs_of_type(job_type_id: int, *, now: datetime) -> dict[int, list[Tally]]:
+    """Count the jobs of a type whose status changed in each of WINDOWS_H; hours -> tallies.
+
+    One query, which reads the jobs that changed in the longest of them, by index `job_by_type`:
+    whatever changes the status is a modification.
+    """
+    begin = {hours: now - timedelta(hours=hours) for hours in WINDOWS_H}
+    first = min(begin.values())
+    rows = (
+        Job.objects.filter(
+            job_type_id=job_type_id, last_modified__gte=first, last_status_change__gte=first
+        )
+        .order_by()
+        .values_list("status", "error__category")
+        .annotate(
+            Max("last_status_change"),
+            **{
+                f"of_{each}_h": Count("id", filter=Q(last_status_change__gte=begin[each]))
+                for each in WINDOWS_H
+            },
+        )
+    )
+    found: dict[int, list[Tally]] = {hours: [] for hours in WINDOWS_H}
+    for status, category, most_recent, *counts in sorted(rows, key=lambda row: str(row[:2])):
+        for hours, count in zip(WINDOWS_H, counts, strict=True):
+            if count:
+                found[hours].append(Tally(status, count, most_recent, category))
+    return found
 
 
 def _grouped(rows: QuerySet[Any, Any], key: str, changed: str) -> Iterable[tuple[Any, ...]]:

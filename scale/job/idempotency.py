@@ -1,6 +1,6 @@
 """Submitting the same thing twice makes it once, if the client names it by a key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -8,35 +8,27 @@ from django.db import IntegrityError, transaction
 
 from scale.core.errors import NotAllowedNow
 from scale.job.asked import IdempotencyKey
-from scale.job.submission import JobRequest, submit_jobs
 
 #: How long a key is known at least.
 KEPT_FOR: Final = timedelta(days=7)
 
 
 def submit_once(
-    requests: Sequence[JobRequest],
-    *,
-    user_id: int,
-    user: str,
-    key: str,
-    request_hash: str,
-    at: datetime,
+    submit: Callable[[], list[int]], *, user_id: int, key: str, request_hash: str, at: datetime
 ) -> list[int]:
-    """Store jobs as `submit_jobs`, or none if this user did so by this key before.
+    """Call `submit`, which stores jobs and returns their ids, unless this user did so by this key.
 
     Returns the ids of the jobs that the first request made. Of two at the same time the second
     waits for the first, because the key is unique. A request that fails leaves its key free.
 
-    Raises NotAllowedNow if the key was used for another request, and what `submit_jobs` raises.
+    Raises NotAllowedNow if the key was used for another request, and what `submit` raises.
     """
     try:
         with transaction.atomic():
             row = IdempotencyKey.objects.create(
                 user_id=user_id, key=key, request_hash=request_hash, created=at
             )
-            made = [job.pk for job in submit_jobs(requests, user=user, at=at)]
-            row.job_ids = made
+            row.job_ids = made = submit()
             row.save(update_fields=["job_ids"])
             return made
     except IntegrityError as error:

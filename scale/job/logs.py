@@ -110,11 +110,11 @@ COLUMNS: Final = (
     "phase",
     "node__address",
     "node__port",
-    *(f"{phase}_{what}" for phase in Phase for what in ("task_id", "started")),
+    *(f"{phase}_{what}" for phase in Phase for what in ("task_id", "framework_id", "started")),
 )
 
 
-def find_logs(execution_id: int, *, framework_id: str) -> Logs:
+def find_logs(execution_id: int) -> Logs:
     """Return where the logs of an execution are; at most two queries.
 
     Raises:
@@ -123,14 +123,12 @@ def find_logs(execution_id: int, *, framework_id: str) -> Logs:
     row = JobExecution.objects.values(*COLUMNS).get(pk=execution_id)
     is_finished = State(row["state"]) in TERMINAL
     archived = ArchivedLog.objects.filter(execution_id=execution_id) if is_finished else ()
-    pieces = pieces_of(row, {(log.phase, log.stream): log for log in archived}, framework_id)
+    pieces = pieces_of(row, {(log.phase, log.stream): log for log in archived})
     return Logs(execution_id, is_finished, pieces)
 
 
 def pieces_of(
-    row: Mapping[str, Any],
-    archived: Mapping[tuple[str, str], ArchivedLog],
-    framework_id: str,
+    row: Mapping[str, Any], archived: Mapping[tuple[str, str], ArchivedLog]
 ) -> tuple[Piece, ...]:
     """Return the pieces of an execution, of which `row` has the `COLUMNS`.
 
@@ -145,7 +143,7 @@ def pieces_of(
         bounced = state is State.HOLDING and number == current
         if not task_id or bounced:
             continue
-        run = f"/frameworks/{framework_id}/executors/{task_id}/runs/latest"
+        run = f"/frameworks/{row[f'{phase}_framework_id']}/executors/{task_id}/runs/latest"
         pieces += [
             Piece(
                 phase=phase.value,

@@ -22,6 +22,7 @@ from scale.core.lifecycle import (
 )
 from scale.error.models import Error
 from scale.job.asked import BulkAction, IdempotencyKey  # noqa: F401 - Django finds models here
+from scale.job.tallies import Tally  # noqa: F401 - Django finds models here
 from scale.node.models import Node
 
 
@@ -141,10 +142,11 @@ class Job(models.Model):
     the executions and is written with them (`services.move_executions`).
     """
 
-    job_type = models.ForeignKey(JobType, models.PROTECT)
-    job_type_rev = models.ForeignKey(JobTypeRevision, models.PROTECT)
+    # An index below begins with each key that has none of its own; revisions are never deleted.
+    job_type = models.ForeignKey(JobType, models.PROTECT, db_index=False)
+    job_type_rev = models.ForeignKey(JobTypeRevision, models.PROTECT, db_index=False)
     event = models.ForeignKey(TriggerEvent, models.PROTECT)
-    error = models.ForeignKey(Error, models.PROTECT, null=True)
+    error = models.ForeignKey(Error, models.PROTECT, null=True, db_index=False)
     name = models.CharField(max_length=250, default="", blank=True)
     status = models.CharField(max_length=50, choices=[(s.value, s.value) for s in JobStatus])
     priority = models.IntegerField()
@@ -182,9 +184,26 @@ class Job(models.Model):
             ),
         ]
         indexes = [
+            # Lists by last change, all or one status, type or error (`lists.py`); a status within
+            # a type is found without reading rows.
             models.Index("last_modified", "id", name="job_by_last_modified"),
             models.Index("status", "last_modified", "id", name="job_by_status"),
-            models.Index("last_status_change", "id", name="job_by_status_change"),
+            models.Index("job_type", "last_modified", "id", name="job_by_type", include=["status"]),
+            models.Index(
+                "error",
+                "last_modified",
+                "id",
+                name="job_by_error",
+                condition=Q(error__isnull=False),
+            ),
+            # Lists by change of status, filtered without reading rows, and counts of late changes.
+            models.Index(
+                "last_status_change",
+                "id",
+                name="job_by_change_of_status",
+                include=["status", "job_type", "error"],
+            ),
+            # What the system failed (`counts.py`).
             models.Index(
                 "error",
                 "job_type",
@@ -203,15 +222,17 @@ class JobExecution(models.Model):
 
     `state` is the truth and `status`, what seed 002 calls it, is computed by the database.
     `needs_*` are what placement asks for, in whole units. `agent_id` is where its task or work
-    folder is; `launches` counts tasks sent, so that each has an id of its own. `deadline` is when
-    the scheduler must act if nothing happens; while `unreachable_since` is set, the node is out of
-    reach and the deadline ends our patience. While `stopping_since` is set the task is being
+    folder is; a phase's logs lie there under the framework that launched it. `launches` counts
+    tasks sent, so that each has an id of its own. `deadline` is when the scheduler must act if
+    nothing happens; while `unreachable_since` is set, the node is out of reach and the deadline
+    ends our patience. While `stopping_since` is set the task is being
     killed, for `stopping_error`, or because the job was canceled if that is null.
     """
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    job = models.ForeignKey(Job, models.PROTECT, related_name="executions")
-    job_type = models.ForeignKey(JobType, models.PROTECT)
+    # A constraint or an index below begins with each key that has no index of its own.
+    job = models.ForeignKey(Job, models.PROTECT, related_name="executions", db_index=False)
+    job_type = models.ForeignKey(JobType, models.PROTECT, db_index=False)
     exe_num = models.PositiveIntegerField()
     state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in State])
     status = models.GeneratedField(
@@ -235,14 +256,17 @@ class JobExecution(models.Model):
     pre_completed = models.DateTimeField(null=True)
     pre_exit_code = models.IntegerField(null=True)
     pre_task_id = models.CharField(max_length=80, default="", blank=True)
+    pre_framework_id = models.CharField(max_length=255, default="", blank=True)
     job_started = models.DateTimeField(null=True)
     job_completed = models.DateTimeField(null=True)
     job_exit_code = models.IntegerField(null=True)
     job_task_id = models.CharField(max_length=80, default="", blank=True)
+    job_framework_id = models.CharField(max_length=255, default="", blank=True)
     post_started = models.DateTimeField(null=True)
     post_completed = models.DateTimeField(null=True)
     post_exit_code = models.IntegerField(null=True)
     post_task_id = models.CharField(max_length=80, default="", blank=True)
+    post_framework_id = models.CharField(max_length=255, default="", blank=True)
 
     created = models.DateTimeField()
     queued = models.DateTimeField()
@@ -250,15 +274,17 @@ class JobExecution(models.Model):
     ended = models.DateTimeField(null=True)
     last_modified = models.DateTimeField()
 
-    node = models.ForeignKey(Node, models.PROTECT, null=True)
+    node = models.ForeignKey(Node, models.PROTECT, null=True, db_index=False)
     agent_id = models.CharField(max_length=255, default="", blank=True)
     task_id = models.CharField(max_length=80, default="", blank=True)
     launches = models.PositiveIntegerField(default=0)
     deadline = models.DateTimeField(null=True)
     unreachable_since = models.DateTimeField(null=True)
     stopping_since = models.DateTimeField(null=True)
-    stopping_error = models.ForeignKey(Error, models.PROTECT, null=True, related_name="+")
-    error = models.ForeignKey(Error, models.PROTECT, null=True)
+    stopping_error = models.ForeignKey(
+        Error, models.PROTECT, null=True, related_name="+", db_index=False
+    )
+    error = models.ForeignKey(Error, models.PROTECT, null=True, db_index=False)
     error_message = models.TextField(default="", blank=True)
 
     cpus_scheduled = models.FloatField(null=True)
@@ -332,10 +358,29 @@ class JobExecution(models.Model):
             ),
             models.Index("id", name="execution_cleanup", condition=Q(cleanup_owed=True)),
             models.Index("id", name="execution_logs_owed", condition=Q(logs_owed=True)),
+            # For the foreign key: an error may be deleted if nothing has it.
+            models.Index(
+                "stopping_error",
+                name="execution_stopping_error",
+                condition=Q(stopping_error__isnull=False),
+            ),
+            # Lists by last change, all or one status, type, node or error (`lists.py`); a status
+            # within a type or node is found without reading rows.
             models.Index("last_modified", "id", name="execution_by_last_modified"),
             models.Index("status", "last_modified", "id", name="execution_by_status"),
-            models.Index("job_type", "last_modified", "id", name="execution_by_job_type"),
-            models.Index("node", "last_modified", "id", name="execution_by_node"),
+            models.Index(
+                "job_type", "last_modified", "id", name="execution_by_type", include=["status"]
+            ),
+            models.Index(
+                "node", "last_modified", "id", name="execution_on_node", include=["status"]
+            ),
+            models.Index(
+                "error",
+                "last_modified",
+                "id",
+                name="execution_by_error",
+                condition=Q(error__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -362,7 +407,9 @@ class ExecutionEvent(models.Model):
 
     CREATE = "create"
 
-    execution = models.ForeignKey(JobExecution, models.PROTECT, related_name="history")
+    execution = models.ForeignKey(
+        JobExecution, models.PROTECT, related_name="history", db_index=False
+    )
     at = models.DateTimeField()
     event = models.CharField(
         max_length=20, choices=[(CREATE, CREATE), *[(e.value, e.value) for e in Event]]
@@ -393,11 +440,14 @@ class File(models.Model):
     storage_name = models.CharField(max_length=250, unique=True)
     created = models.DateTimeField()
     uploaded_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True)
-    execution = models.ForeignKey(JobExecution, models.PROTECT, null=True, related_name="files")
+    execution = models.ForeignKey(
+        JobExecution, models.PROTECT, null=True, related_name="files", db_index=False
+    )
     output_name = models.CharField(max_length=255, default="", blank=True)
 
     class Meta:
         db_table = "file"
+        indexes = [models.Index("created", "id", name="file_by_created")]  # the list of files
         constraints = [
             models.UniqueConstraint(
                 F("execution"),
@@ -427,7 +477,7 @@ class ArchivedLog(models.Model):
 
     BLOCK_BYTES = 256 * 1024
 
-    execution = models.ForeignKey(JobExecution, models.PROTECT, related_name="logs")
+    execution = models.ForeignKey(JobExecution, models.PROTECT, related_name="logs", db_index=False)
     phase = models.CharField(max_length=10, choices=[(p.value, p.value) for p in Phase])
     stream = models.CharField(max_length=10, choices=[("stdout", "stdout"), ("stderr", "stderr")])
     size = models.PositiveBigIntegerField()

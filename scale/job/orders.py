@@ -28,25 +28,31 @@ CLEANUP_NEEDS: Final = Resources(millicpus=100, mem_mib=STEPS_MEM_MIB)
 CLEANUP_BATCH: Final = 25
 # The first thing a command line does; 125 is what `docker run` says of itself, too.
 _ENTER: Final = "cd {folder} || exit 125; "
-# Brings the steps program and becomes it. Mesos' fetcher would ask only once: while web is being
-# restarted each attempt would fail, and after a job phase that would run the command once more.
-# As patient as the program itself (steps/limits.py); exits with its api-unreachable.
+# Brings the steps program and becomes it. Mesos' fetcher would ask only once, and fail while web
+# is being restarted. As patient as the program itself (steps/limits.py); exits with its
+# api-unreachable.
 _BRING: Final = """\
 import os, sys, time, urllib.request
-for pause in 0.5, 1, 2, 4, 8, 16, 0:
+pause, tries = 0.5, int(os.environ.get("SCALE_STEPS_API_TRIES", "7"))
+while True:
     try:
         with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
             program = answer.read()
         break
     except Exception as error:
         print("cannot bring", sys.argv[1], "-", error, file=sys.stderr, flush=True)
-        time.sleep(pause)
-else:
-    sys.exit(14)
+    tries -= 1
+    if tries < 1:
+        sys.exit(14)
+    time.sleep(pause)
+    pause = min(2 * pause, 15)
 with open("steps.pyz", "wb") as file:
     file.write(program)
 os.execv(sys.executable, [sys.executable, "steps.pyz", *sys.argv[2:]])
 """
+# The command has ended well when post runs, and would run again if post gave up: it asks for Scale
+# until its time-out.
+_POST_TRIES: Final = "999999"
 _MIB: Final = 1024 * 1024
 _NAME_BYTES: Final = 255  # what file systems take (NAME_MAX)
 
@@ -184,12 +190,7 @@ def assign(
             name=name,
             command=_steps_command(execution.phase),
             needs=needs,
-            environment={
-                "SCALE_API_URL": settings.SCALE_API_URL,
-                "SCALE_EXECUTION_UUID": str(execution.uuid),
-                "SCALE_EXECUTION_TOKEN": tokens.issue(execution.uuid, task_id),
-                "PYTHONUTF8": "1",
-            },
+            environment=_steps_environment(execution, task_id),
         )
     return Assignment(task, arguments, environment)
 
@@ -205,6 +206,17 @@ def cleanup_task(task_id: str, agent_id: str, executions: Iterable[JobExecution]
         needs=CLEANUP_NEEDS,
         environment={"SCALE_AGENT_WORK_DIR": str(settings.SCALE_AGENT_WORK_DIR)},
     )
+
+
+def _steps_environment(execution: JobExecution, task_id: str) -> dict[str, str]:
+    patience = {"SCALE_STEPS_API_TRIES": _POST_TRIES} if execution.phase == Phase.POST else {}
+    return {
+        "SCALE_API_URL": settings.SCALE_API_URL,
+        "SCALE_EXECUTION_UUID": str(execution.uuid),
+        "SCALE_EXECUTION_TOKEN": tokens.issue(execution.uuid, task_id),
+        "PYTHONUTF8": "1",
+        **patience,
+    }
 
 
 def _steps_command(order: str) -> str:

@@ -1,11 +1,11 @@
 """What people ask about job types, jobs, executions and files; reads only."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from django.db.models import F, Model, Q, QuerySet, Sum
+from django.db.models import Model, Q, QuerySet, Sum
 
 from scale.core.lifecycle import HAS_TASK
 from scale.core.resources import Resources
@@ -28,7 +28,8 @@ M = TypeVar("M", bound=Model)
 class Wanted:
     """Which executions or jobs to list; an empty collection or None does not restrict.
 
-    `started` and `ended` bound the time `when`, both included.
+    `started` and `ended` bound the time `when`, both included. `also` is a condition of a layer
+    above on the rows themselves.
     """
 
     started: datetime | None = None
@@ -36,34 +37,20 @@ class Wanted:
     when: str = "last_modified"
     statuses: Collection[str] = ()
     ids: Collection[int] = ()
+    job_ids: Collection[int] = ()
     job_type_ids: Collection[int] = ()
     job_type_names: Collection[str] = ()
     job_type_categories: Collection[str] = ()
     node_ids: Collection[int] = ()
     error_categories: Collection[str] = ()
     error_ids: Collection[int] = ()
-
-
-def executions(wanted: Wanted) -> QuerySet[JobExecution]:
-    """Return the executions that are wanted, in no order."""
-    return JobExecution.objects.filter(
-        _within(wanted.started, wanted.ended, wanted.when),
-        _among(
-            status=wanted.statuses,
-            job_type_id=wanted.job_type_ids,
-            job_type__name=wanted.job_type_names,
-            job_type__category=wanted.job_type_categories,
-            node_id=wanted.node_ids,
-            error_id=wanted.error_ids,
-            error__category=wanted.error_categories,
-        ),
-    )
+    also: Q = field(default_factory=Q)
 
 
 def jobs(wanted: Wanted) -> QuerySet[Job]:
-    """Return the jobs that are wanted, in no order."""
+    """Return the jobs that are wanted, in no order; `lists.py` has them in pages."""
     return Job.objects.filter(
-        _within(wanted.started, wanted.ended, wanted.when),
+        within(wanted.started, wanted.ended, wanted.when),
         _among(
             status=wanted.statuses,
             id=wanted.ids,
@@ -84,15 +71,15 @@ def job_types(
     categories: Collection[str] = (),
 ) -> QuerySet[JobType]:
     """Return job types, in no order."""
-    return JobType.objects.filter(_within(started, ended), _among(name=names, category=categories))
+    return JobType.objects.filter(within(started, ended), _among(name=names, category=categories))
 
 
 def files(*, started: datetime | None = None, ended: datetime | None = None) -> QuerySet[File]:
     """Return files that were stored in a period, in no order."""
-    return File.objects.filter(_within(started, ended, "created"))
+    return File.objects.filter(within(started, ended, "created"))
 
 
-def _within(started: datetime | None, ended: datetime | None, column: str = "last_modified") -> Q:
+def within(started: datetime | None, ended: datetime | None, column: str = "last_modified") -> Q:
     bounds = Q()
     if started is not None:
         bounds &= Q((f"{column}__gte", started))
@@ -196,11 +183,6 @@ def errors_of(job_type: JobType) -> list[Error]:
 def executions_of(job_id: int) -> QuerySet[JobExecution]:
     """Return the attempts of a job, newest first."""
     return JobExecution.objects.filter(job_id=job_id).order_by("-exe_num")
-
-
-def latest_executions(job_ids: Collection[int]) -> QuerySet[JobExecution]:
-    """Return the last attempt of each of these jobs, in no order."""
-    return JobExecution.objects.filter(job_id__in=job_ids, exe_num=F("job__num_exes"))
 
 
 def history_of_execution(execution_id: int) -> QuerySet[ExecutionEvent]:

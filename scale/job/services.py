@@ -1,6 +1,6 @@
 """The only writer of states: moves of executions, and what their jobs become by them.
 
-Lock order: a job, then its executions, in the order of job ids.
+`new_jobs` begins them. Lock order: a job, then its executions, in the order of job ids.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,6 +28,7 @@ class Placed:
 
     node_id: int
     agent_id: str
+    framework_id: str
     task_id: str
     needs: Resources
     command_arguments: str
@@ -137,6 +138,7 @@ def _apply(
         case Event.BOUNCE_TO_HOLD:
             execution.task_id = ""
             setattr(execution, f"{phase}_task_id", "")
+            setattr(execution, f"{phase}_framework_id", "")
         case _:
             _end_phase(execution, move, at)
     if move.event is Event.HOLD:
@@ -161,6 +163,7 @@ def _place(execution: JobExecution, placed: Placed, at: datetime) -> None:
     execution.agent_id = placed.agent_id
     execution.task_id = placed.task_id
     setattr(execution, f"{execution.phase}_task_id", placed.task_id)
+    setattr(execution, f"{execution.phase}_framework_id", placed.framework_id)
     execution.launches += 1
     execution.command_arguments = placed.command_arguments
     execution.environment = dict(placed.environment)
@@ -177,6 +180,7 @@ def _unplace(execution: JobExecution) -> None:
     execution.node_id = None
     execution.agent_id = execution.task_id = ""
     setattr(execution, f"{execution.phase}_task_id", "")
+    setattr(execution, f"{execution.phase}_framework_id", "")
     execution.started = None
     execution.cpus_scheduled = execution.mem_scheduled = None
     execution.disk_in_scheduled = execution.disk_out_scheduled = None
@@ -243,6 +247,7 @@ def _set_job(
 
 
 _ENDING = ("error", "error_message", "ended", "stopping_since", "logs_owed", "cleanup_owed")
+_TASK = tuple(f"{phase}_{what}_id" for phase in Phase for what in ("task", "framework"))
 _PLACING = (
     "node",
     "agent_id",
@@ -253,9 +258,7 @@ _PLACING = (
     "disk_in_scheduled",
     "disk_out_scheduled",
     "disk_total_scheduled",
-    "pre_task_id",
-    "job_task_id",
-    "post_task_id",
+    *_TASK,
 )
 _PHASE_ENDING = tuple(
     f"{phase}_{what}" for phase in Phase for what in ("started", "completed", "exit_code")
@@ -270,7 +273,7 @@ _FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.FAIL: (*_PHASE_ENDING, *_ENDING),
     Event.CANCEL: (*_PHASE_ENDING, *_ENDING),
     Event.BOUNCE: _PLACING,
-    Event.BOUNCE_TO_HOLD: tuple(f"{phase}_task_id" for phase in Phase),
+    Event.BOUNCE_TO_HOLD: _TASK,
 }
 _JOB_FIELDS = (
     "status",

@@ -12,8 +12,7 @@ from urllib.parse import unquote, urlsplit
 from django.db import IntegrityError, transaction
 
 from scale.core.errors import InvalidInput, NotAllowedNow
-from scale.core.lifecycle import JobStatus
-from scale.core.resources import Resources
+from scale.core.lifecycle import Phase
 from scale.error.models import Error
 from scale.job.documents import (
     Input,
@@ -24,8 +23,8 @@ from scale.job.documents import (
     read_interface,
     stored_interface,
 )
-from scale.job.models import File, Job, JobType, JobTypeRevision, TriggerEvent
-from scale.job.services import new_execution, queue_executions
+from scale.job.models import File, Job, JobExecution, JobType, JobTypeRevision
+from scale.job.new_jobs import Draft, store_and_read_job, store_jobs
 
 _MIB: Final = 1024 * 1024
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -55,14 +54,7 @@ def create_job_type(fields: Mapping[str, Any]) -> JobType:
     not hold, errors that do not exist, or bad variables and volumes; NotAllowedNow if the name and
     version are taken. Nothing is written then.
     """
-    read_interface(fields["interface"])
-    mapping = read_error_mapping(fields.get("error_mapping") or {})
-    known = set(Error.objects.filter(name__in=mapping.values()).values_list("name", flat=True))
-    for code, name in mapping.items():
-        if name not in known:
-            raise InvalidInput(f"error_mapping.exit_codes.{code}", f"there is no error {name!r}")
-    check_environment(fields.get("environment", {}))
-    check_volumes(fields.get("volumes", []))
+    check_documents(fields)
     try:
         with transaction.atomic():
             job_type = JobType.objects.create(
@@ -76,6 +68,23 @@ def create_job_type(fields: Mapping[str, Any]) -> JobType:
         ) from None
     JobTypeRevision.objects.create(job_type=job_type, revision_num=1, interface=job_type.interface)
     return job_type
+
+
+def check_documents(fields: Mapping[str, Any]) -> None:
+    """Raise InvalidInput unless the documents of a job type that are among `fields` hold.
+
+    One query if an error mapping is among them.
+    """
+    if "interface" in fields:
+        read_interface(fields["interface"])
+    given = fields.get("error_mapping")
+    mapping = read_error_mapping({} if given is None else given)
+    known = set(Error.objects.filter(name__in=mapping.values()).values_list("name", flat=True))
+    for code, name in mapping.items():
+        if name not in known:
+            raise InvalidInput(f"error_mapping.exit_codes.{code}", f"there is no error {name!r}")
+    check_environment(fields.get("environment", {}))
+    check_volumes(fields.get("volumes", []))
 
 
 def check_environment(variables: Any) -> None:
@@ -109,88 +118,82 @@ def check_volumes(volumes: Any) -> None:
             raise InvalidInput(f"{where}.mode", "must be RO or RW")
 
 
-def submit_jobs(requests: Sequence[JobRequest], *, user: str, at: datetime) -> list[Job]:
-    """Store jobs and queue them, all or none.
+def submit_jobs(requests: Sequence[JobRequest], *, user: str, at: datetime) -> list[int]:
+    """Store jobs and queue them, all or none; return their ids in this order.
 
-    A fixed number of statements. Raises InvalidInput whose field starts with `inputs`, or with
-    `[n].inputs` if there are several requests; NotAllowedNow for a job type that is not active.
+    One statement, and one more if there are stored files. Raises InvalidInput whose field starts
+    with `inputs`, or with `[n].inputs` if there are several requests; NotAllowedNow for a job type
+    that is not active.
     """
+    return store_jobs(_drafts(requests), user=user, at=at)
+
+
+def submit_job(request: JobRequest, *, user: str, at: datetime) -> tuple[Job, JobExecution]:
+    """Store a job as `submit_jobs`; return it and its attempt, as they are stored.
+
+    The job comes with its type, revision and event, without another statement.
+    """
+    [draft] = _drafts([request])
+    return store_and_read_job(draft, request.job_type, user=user, at=at)
+
+
+def _drafts(requests: Sequence[JobRequest]) -> list[Draft]:
     files = _files_of(requests)
+    types = {request.job_type.pk: request.job_type for request in requests}
+    terms = {key: _Terms(job_type) for key, job_type in types.items()}
     drafts = []
     for index, request in enumerate(requests):
         try:
-            drafts.append(_draft(request, files, at))
+            drafts.append(_draft(request, terms[request.job_type.pk], files))
         except InvalidInput as error:
             if len(requests) == 1:
                 raise
             raise InvalidInput(f"[{index}].{error.field}", error.reason) from None
-    with transaction.atomic():
-        event = TriggerEvent.objects.create(type="USER", description={"user": user}, occurred=at)
-        revisions = _revisions({request.job_type for request in requests})
-        for job, _interface in drafts:
-            job.event = event
-            job.job_type_rev = revisions[job.job_type_id, job.job_type.revision_num]
-        Job.objects.bulk_create([job for job, _interface in drafts])
-        queue_executions(
-            [
-                new_execution(
-                    job,
-                    needs=_needs(job, has_steps=interface.has_steps),
-                    has_steps=interface.has_steps,
-                )
-                for job, interface in drafts
-            ],
-            at=at,
-        )
-    return [job for job, _interface in drafts]
+    return drafts
 
 
-def _draft(request: JobRequest, files: Mapping[int, File], at: datetime) -> tuple[Job, Interface]:
+class _Terms:
+    """What jobs of a type have in common, worked out once for all of them."""
+
+    def __init__(self, job_type: JobType) -> None:
+        if not job_type.is_active:
+            raise NotAllowedNow(f"job type {job_type} is not active")
+        self.interface = stored_interface(job_type.interface)
+        self.has_steps = self.interface.has_steps
+        mem_mib = math.ceil(job_type.mem_required)
+        self.needs_mem_mib = max(mem_mib, STEPS_MEM_MIB) if self.has_steps else mem_mib
+        self.needs_millicpus = math.ceil(job_type.cpus_required * 1000 - 1e-6)
+
+
+def _draft(request: JobRequest, terms: _Terms, files: Mapping[int, File]) -> Draft:
     job_type = request.job_type
-    if not job_type.is_active:
-        raise NotAllowedNow(f"job type {job_type} is not active")
-    interface = stored_interface(job_type.interface)
-    data = read_inputs(interface, request.inputs, files)
-    bytes_in = sum(
-        files[file_id].size for item in data["input_data"] for file_id in file_ids_of(item)
+    data = read_inputs(terms.interface, request.inputs, files)
+    disk_in_mib = math.ceil(_bytes_in(data, files) / _MIB) if files else 0
+    disk_out_mib = math.ceil(
+        job_type.disk_out_mult_required * disk_in_mib + job_type.disk_out_const_required
     )
-    disk_in_mib = math.ceil(bytes_in / _MIB)
-    job = Job(
-        job_type=job_type,
+    return Draft(
+        job_type_id=job_type.pk,
+        revision_num=job_type.revision_num,
         name=request.name,
-        status=JobStatus.PENDING.value,
         priority=job_type.priority if request.priority is None else request.priority,
         timeout=job_type.timeout,
         max_tries=job_type.max_tries,
         cpus_required=job_type.cpus_required,
         mem_required=job_type.mem_required,
-        disk_in_required=float(disk_in_mib),
-        disk_out_required=float(
-            math.ceil(
-                job_type.disk_out_mult_required * disk_in_mib + job_type.disk_out_const_required
-            )
-        ),
-        created=at,
-        last_status_change=at,
-        last_modified=at,
+        disk_in_required=disk_in_mib,
+        disk_out_required=disk_out_mib,
         data=data,
-    )
-    return job, interface
-
-
-def _needs(job: Job, *, has_steps: bool) -> Resources:
-    """Return what any phase of the job needs, in whole units."""
-    mem_mib = math.ceil(job.mem_required)
-    return Resources(
-        millicpus=math.ceil(job.cpus_required * 1000 - 1e-6),
-        mem_mib=max(mem_mib, STEPS_MEM_MIB) if has_steps else mem_mib,
-        disk_mib=math.ceil(job.disk_in_required + job.disk_out_required),
+        phase=(Phase.PRE if terms.has_steps else Phase.JOB).value,
+        has_steps=terms.has_steps,
+        needs_millicpus=terms.needs_millicpus,
+        needs_mem_mib=terms.needs_mem_mib,
+        needs_disk_mib=disk_in_mib + disk_out_mib,
     )
 
 
-def _revisions(job_types: set[JobType]) -> dict[tuple[int, int], JobTypeRevision]:
-    rows = JobTypeRevision.objects.filter(job_type__in=job_types)
-    return {(row.job_type_id, row.revision_num): row for row in rows}
+def _bytes_in(data: Mapping[str, Any], files: Mapping[int, File]) -> int:
+    return sum(files[each].size for item in data["input_data"] for each in file_ids_of(item))
 
 
 def _files_of(requests: Sequence[JobRequest]) -> dict[int, File]:
@@ -201,7 +204,8 @@ def _files_of(requests: Sequence[JobRequest]) -> dict[int, File]:
         for given in (value if isinstance(value, list) else [value])
         if isinstance(given, dict) and isinstance(given.get("file_id"), int)
     }
-    return File.objects.in_bulk([file_id for file_id in wanted if 0 < file_id < 2**63])
+    ids = [file_id for file_id in wanted if 0 < file_id < 2**63]
+    return File.objects.in_bulk(ids) if ids else {}
 
 
 def file_ids_of(item: Mapping[str, Any]) -> list[int]:

@@ -25,6 +25,7 @@ from scale.core.cluster import (
     AgentLost,
     ClusterEvent,
     Disconnected,
+    NotSubscribed,
     OfferRescinded,
     OffersReceived,
     Subscribed,
@@ -83,6 +84,7 @@ class Driver(MesosSchedulerDriver):
         self._call_lock = threading.Lock()
         self._calls: HttpConnection | None = None
         self._session: Session | None = None
+        self._trouble = self._refusal = ""
         self.subscription = Subscription(self, timing)
 
     # Life. `start` and `stop` run pymesos' leader detection; `_run` is its thread.
@@ -138,6 +140,13 @@ class Driver(MesosSchedulerDriver):
         except Exception:  # one bad event must not cost the stream: the next ones may matter more
             logger.exception("mesos event could not be used", extra={"type": event.get("type")})
 
+    def on_trouble(self, reason: str) -> None:
+        """Tell it once: attempts that fail alike go on for as long as the master is away."""
+        reason, self._refusal = self._refusal or reason, ""
+        if reason != self._trouble:
+            self._trouble = reason
+            self._emit(NotSubscribed(reason))
+
     def on_close(self) -> None:
         session, self._session = self._session, None
         if self._calls is not None:
@@ -156,6 +165,7 @@ class Driver(MesosSchedulerDriver):
         master = self._master or ""
         self.framework_id = framework_id
         self._session = Session(master, self.subscription.stream_id, framework_id)
+        self._trouble = ""
         self.subscription.subscribed(info.get("heartbeat_interval_seconds") or HEARTBEAT_S)
         logger.info("subscribed to mesos", extra={"master": master, "framework": framework_id})
         self._emit(Subscribed(framework_id, master))
@@ -179,6 +189,7 @@ class Driver(MesosSchedulerDriver):
         ending = translate.ending(message)
         if ending is None:
             logger.error("mesos refused the framework", extra={"reason": message})
+            self._refusal = message
             return
         logger.error("mesos ended the framework", extra={"reason": message})
         self._emit(ending)

@@ -51,6 +51,9 @@ class Listener(Protocol):
     def on_event(self, event: JsonObject) -> None:
         """Take an event; must not raise."""
 
+    def on_trouble(self, reason: str) -> None:
+        """Learn why there is no stream, or no longer; must not raise."""
+
     def on_close(self) -> None:
         """Forget the session, if there was one; must not raise."""
 
@@ -198,6 +201,8 @@ class Subscription:
             extra={"reason": ending.reason, "leader": ending.leader, "pause_s": round(pause_s, 1)},
         )
         self._close()
+        if not followed:
+            self._listener.on_trouble(ending.reason)
 
     def _close(self) -> None:
         stream, self._stream, self._subscribed_s = self._stream, None, None

@@ -1,5 +1,8 @@
 """The machines that executions run on."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 
@@ -22,6 +25,9 @@ class Node(models.Model):
         PAUSED = "PAUSED"
         DEGRADED = "DEGRADED"
         OFFLINE = "OFFLINE"
+
+    #: What `health_of` needs to know.
+    HEALTH_FIELDS = ("is_online", "is_active", "is_paused", "is_paused_errors", "pause_reason")
 
     hostname = models.CharField(max_length=250, unique=True)
     port = models.PositiveIntegerField()
@@ -61,11 +67,22 @@ class Node(models.Model):
 
     @property
     def health(self) -> Health:
-        """The worst that is true of the node; `pause_reason` says more."""
-        if not self.is_online:
-            return self.Health.OFFLINE
-        if self.is_paused_errors:
-            return self.Health.DEGRADED
-        if self.is_paused or not self.is_active:
-            return self.Health.PAUSED
-        return self.Health.READY
+        """The worst that is true of the node; `health_reason` says more."""
+        return self.health_of({name: getattr(self, name) for name in self.HEALTH_FIELDS})[0]
+
+    @property
+    def health_reason(self) -> str | None:
+        return self.health_of({name: getattr(self, name) for name in self.HEALTH_FIELDS})[1]
+
+    @classmethod
+    def health_of(cls, facts: Mapping[str, Any]) -> tuple[Health, str | None]:
+        """Return the worst that is true, and why, of a node with these facts."""
+        if not facts["is_online"]:
+            return cls.Health.OFFLINE, "the cluster does not have it"
+        if facts["is_paused_errors"]:
+            return cls.Health.DEGRADED, facts["pause_reason"] or "too many jobs failed there"
+        if not facts["is_active"]:
+            return cls.Health.PAUSED, "it was retired"
+        if facts["is_paused"]:
+            return cls.Health.PAUSED, facts["pause_reason"] or "it was paused without a reason"
+        return cls.Health.READY, None

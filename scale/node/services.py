@@ -48,7 +48,7 @@ def change_node(node_id: int, change: NodeChange, *, at: datetime) -> Node:
         raise InvalidInput("pause_reason", "is only for a node that is paused")
     if change.pause_reason is not None:
         node.pause_reason = change.pause_reason or None
-    if not node.is_paused:
+    if not node.is_paused and not node.is_paused_errors:
         node.pause_reason = None
     if change.is_active is not None and change.is_active != node.is_active:
         node.is_active = change.is_active

@@ -17,6 +17,9 @@ class QueuedExecutionAdmin(WindowAdmin):
     ordering = ("priority", "queued", "id")
     actions = ("cancel",)
 
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("job.change_job")
+
     @admin.action(description="Cancel their jobs", permissions=["operate"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[QueuedExecution]) -> None:
         at = timezone.now()

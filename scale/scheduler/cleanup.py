@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from scale.core.cluster import ALIVE, TaskRef, TaskSpec, TaskState, TaskUpdate
 from scale.job.models import JobExecution
@@ -19,6 +19,9 @@ _PREFIX: Final = "cleanup"
 #: At most this many work folders are looked at in a round.
 _ROUND_LIMIT: Final = 1000
 _MAX_TRIES: Final = 5
+# After the n-th clean-up that failed, n cubed times this: from seconds to a quarter of an hour, as
+# a disk that is full now, or a file that is still written to, may not be then.
+_PAUSE: Final = timedelta(seconds=15)
 #: A clean-up that has not ended by then is killed; it counts as a try.
 TIMEOUT_S: Final = 900.0
 
@@ -26,10 +29,8 @@ TIMEOUT_S: Final = 900.0
 def owed_cleanups() -> dict[str, list[JobExecution]]:
     """Return executions whose folder waits for removal, by agents that are there; one query."""
     owed: dict[str, list[JobExecution]] = defaultdict(list)
-    rows = JobExecution.objects.filter(
-        cleanup_owed=True, cleanup_task_id="", node__is_online=True
-    ).select_related("node")
-    for row in rows.only("uuid", "node__slave_id").order_by("id")[:_ROUND_LIMIT]:
+    rows = _waiting().select_related("node").only("uuid", "node__slave_id")
+    for row in rows.order_by("id")[:_ROUND_LIMIT]:
         if row.node:
             owed[row.node.slave_id].append(row)
     return owed
@@ -37,9 +38,14 @@ def owed_cleanups() -> dict[str, list[JobExecution]]:
 
 def cleanups_wait() -> bool:
     """Return whether a machine that is there owes a clean-up; one query."""
+    return _waiting().exists()
+
+
+def _waiting() -> QuerySet[JobExecution]:
+    """Return those that neither have a clean-up under way nor pause before the next."""
     return JobExecution.objects.filter(
-        cleanup_owed=True, cleanup_task_id="", node__is_online=True
-    ).exists()
+        cleanup_owed=True, cleanup_task_id="", cleanup_deadline=None, node__is_online=True
+    )
 
 
 def start_cleanup(agent_id: str, executions: Sequence[JobExecution], *, now: datetime) -> TaskSpec:
@@ -63,15 +69,17 @@ def is_cleanup(task_id: str) -> bool:
         return False
 
 
-def note_cleanups(updates: Collection[TaskUpdate]) -> set[str]:
+def note_cleanups(updates: Collection[TaskUpdate], *, now: datetime) -> set[str]:
     """Store the ends of clean-up tasks; return those that nobody owes, though they may live.
 
-    What did not end well is owed again.
+    What did not end well is owed again: after a pause if it failed, at once if it was lost.
     """
-    done, again = [], []
+    done, failed, again = [], [], []
     for update in updates:
         if update.state is TaskState.FINISHED:
             done.append(update.task_id)
+        elif update.state is TaskState.FAILED:
+            failed.append(update.task_id)
         elif update.state not in ALIVE and update.state is not TaskState.UNREACHABLE:
             again.append(update.task_id)
     strays = _strays({update.task_id for update in updates if update.state in ALIVE})
@@ -79,28 +87,33 @@ def note_cleanups(updates: Collection[TaskUpdate]) -> set[str]:
         JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=done).update(
             cleanup_owed=False, cleanup_deadline=None
         )
+    if failed:
+        _owe_again(failed, pause_from=now)
     if again:
-        _failed(again)
+        _owe_again(again, pause_from=None)
     return strays
 
 
-def _failed(task_ids: Collection[str]) -> None:
+def _owe_again(task_ids: Collection[str], *, pause_from: datetime | None) -> None:
     """Let the folders of these clean-ups be owed again, or given up after too many tries."""
     failed = JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=task_ids)
     left = failed.filter(cleanup_tries__gte=_MAX_TRIES).update(
         cleanup_owed=False, cleanup_deadline=None
     )
-    failed.update(cleanup_task_id="", cleanup_deadline=None)
+    for tries in range(1, _MAX_TRIES):
+        again = pause_from + _PAUSE * tries**3 if pause_from else None
+        failed.filter(cleanup_tries=tries).update(cleanup_task_id="", cleanup_deadline=again)
     if left:
         logger.error("work folders could not be removed", extra={"folders": left})
 
 
 def give_up_late_cleanups(*, now: datetime) -> list[TaskRef]:
-    """Count clean-ups that took too long as failed; return them, to be killed."""
-    late = JobExecution.objects.filter(cleanup_owed=True, cleanup_deadline__lte=now)
-    pairs = set(late.values_list("cleanup_task_id", "agent_id"))
+    """Count clean-ups that took too long as failed, and end pauses; return the tasks to kill."""
+    due = JobExecution.objects.filter(cleanup_owed=True, cleanup_deadline__lte=now)
+    due.filter(cleanup_task_id="").update(cleanup_deadline=None)
+    pairs = set(due.values_list("cleanup_task_id", "agent_id"))
     if pairs:
-        _failed([task_id for task_id, _agent_id in pairs])
+        _owe_again([task_id for task_id, _agent_id in pairs], pause_from=now)
     return [TaskRef(*pair) for pair in sorted(pairs)]
 
 

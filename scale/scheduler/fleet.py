@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from django.conf import settings
 
-from scale.core.cluster import Agent
+from scale.core.cluster import Agent, TaskRef
 from scale.core.errors import GatewayError
 from scale.node.models import Node
 from scale.node.registry import mark_offline, register_agents
 from scale.scheduler.means import Means
-from scale.scheduler.stops import leave_agent, return_agents
+from scale.scheduler.stops import leave_agent, return_agents, tasks_out_of_reach
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ class Fleet:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._node_ids: dict[str, int] = {}
+        self._back: set[str] = set()
 
     @property
     def node_ids(self) -> Mapping[str, int]:
@@ -58,13 +59,23 @@ class Fleet:
 
         The master's list tells their sizes, too; without it, what they offer is enough to start.
         """
-        if not self._strangers():
+        strangers = self._strangers()
+        if not strangers:
             return
+        self._back |= {agent.agent_id for agent in strangers}
         try:
             self._register(self._means.gateway.agents())
         except GatewayError as error:
             self._means.failed("the agents could not be listed", error)
         self._register(self._strangers())
+
+    def missing(self) -> list[TaskRef]:
+        """Return the tasks of which agents that came back said nothing so far; asked for once.
+
+        The cluster reports what an agent brings back, not what never reached it.
+        """
+        back, self._back = self._back, set()
+        return self._means.stored(lambda: tasks_out_of_reach(back)) if back else []
 
     def _strangers(self) -> list[Agent]:
         return [

@@ -30,6 +30,7 @@ class Kills:
             at = sent[task.task_id]
             if at is None or means.monotonic() - at >= KILL_AGAIN_S:
                 means.gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
+                means.count("kills", 1)
                 self._sent[task.task_id] = means.monotonic()
 
     def send_now(self, tasks: Iterable[TaskRef]) -> None:
@@ -37,6 +38,7 @@ class Kills:
         try:
             for task in tasks:
                 self._means.gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
+                self._means.count("kills", 1)
         except GatewayError as error:
             self._means.failed("late tasks were not killed", error)
 

@@ -20,12 +20,17 @@ from scale.job.services import Move, Placed, lock_executions, move_executions
 from scale.scheduler.cleanup import owed_cleanups, start_cleanup
 from scale.scheduler.leader import Leadership
 from scale.scheduler.probes import start_probes
-from scale.scheduler.snapshot import LAUNCH_LIMIT, Turn, snapshot
+from scale.scheduler.snapshot import LAUNCH_LIMIT, Turn, snapshot, waiting_shapes
 
 logger = logging.getLogger(__name__)
 
 _NOT_FOR_WANT_OF_OFFERS: Final = frozenset(
-    {WaitCode.SCHEDULER_PAUSED, WaitCode.MAX_SCHEDULED_REACHED}
+    {
+        WaitCode.SCHEDULER_PAUSED,
+        WaitCode.MAX_SCHEDULED_REACHED,
+        WaitCode.JOB_TYPE_PAUSED,
+        WaitCode.RETRY_BACK_OFF,
+    }
 )
 
 
@@ -35,7 +40,7 @@ class Decided:
 
     `waits` says whether something is left that would start on more or larger offers; `full`
     whether the round ended at its limit, so that the next should follow at once. `reserved` is
-    for the next round.
+    for the next round. `waited_s` tells of each that left the queue how long it was there.
     """
 
     tasks: dict[str, list[TaskSpec]] = field(default_factory=lambda: defaultdict(list))
@@ -43,6 +48,7 @@ class Decided:
     waits: bool = False
     full: bool = False
     reserved: Mapping[Resources, str] = field(default_factory=dict)
+    waited_s: list[float] = field(default_factory=list)
 
     def launched(self) -> list[TaskRef]:
         return [
@@ -57,6 +63,7 @@ def decide(
     node_ids: Mapping[str, int],
     leadership: Leadership,
     *,
+    framework_id: str,
     reserved: Mapping[Resources, str],
     turn: Turn,
     now: datetime,
@@ -70,11 +77,11 @@ def decide(
     with leadership.fenced():
         left = _place_cleanups(offers, decided, now)
         left = _place_probes(left, decided, now)
-        planned = plan(snapshot(left, reserved, now=now, turn=turn))
+        planned = plan(snapshot(left, reserved, waiting_shapes(turn), now=now))
         launches = planned.launches[:LAUNCH_LIMIT]
         decided.full = len(planned.launches) > len(launches) or len(launches) == LAUNCH_LIMIT
-        _store(launches, node_ids, decided, now)
-        decided.waits |= bool(planned.holding_reasons) or any(
+        _store(launches, node_ids, framework_id, decided, now)
+        decided.waits |= bool(planned.held) or any(
             reason.code not in _NOT_FOR_WANT_OF_OFFERS for reason in planned.reasons.values()
         )
         decided.waits |= turn.after is not None  # others wait that were not looked at
@@ -121,7 +128,11 @@ def _with_free(offer: Offer, free: Resources) -> Offer:
 
 
 def _store(
-    launches: Sequence[Launch], node_ids: Mapping[str, int], decided: Decided, now: datetime
+    launches: Sequence[Launch],
+    node_ids: Mapping[str, int],
+    framework_id: str,
+    decided: Decided,
+    now: datetime,
 ) -> None:
     """Move the planned executions to starting; leave out what was canceled meanwhile."""
     if not launches:
@@ -139,6 +150,8 @@ def _store(
     moves = []
     for launch in ready:
         row = rows[launch.execution_id]
+        if row.state == State.QUEUED:
+            decided.waited_s.append((now - row.queued).total_seconds())
         row.job.job_type = types[row.job_type_id]
         assignment = assign(
             row, recipes[row.job.job_type_rev_id], agent_id=launch.agent_id, files=files
@@ -147,6 +160,7 @@ def _store(
         placed = Placed(
             node_id=node_ids[launch.agent_id],
             agent_id=launch.agent_id,
+            framework_id=framework_id,
             task_id=assignment.task.task_id,
             needs=launch.needs,
             command_arguments=assignment.command_arguments,

@@ -20,7 +20,12 @@ from scale.core.cluster import (
     UpdateReceived,
 )
 from scale.core.errors import GatewayError
+from scale.core.lifecycle import Event
+from scale.core.resources import Resources
 from scale.failpoints import fail_point
+from scale.scheduler.clock import Clocks, shift_deadlines
+from scale.scheduler.explaining import Explaining
+from scale.scheduler.figures import Figures
 from scale.scheduler.fleet import Fleet
 from scale.scheduler.gateway import Gateway
 from scale.scheduler.kills import Kills
@@ -61,13 +66,18 @@ class SchedulerLoop:
         self._leadership = leadership
         self._now = now
         self._monotonic = monotonic
+        self._clocks = Clocks(now, monotonic)
         self._book = OfferBook()
         self._patience = Patience(pause=self._rest)
-        self._means = Means(gateway, leadership, now, monotonic, self._book, self._patience)
+        figures = Figures(began=now(), now_s=monotonic())
+        self._means = Means(
+            gateway, leadership, now, monotonic, self._book, self._patience, figures
+        )
         self._reconciler = Reconciler()
         self._fleet = Fleet(self._means)
         self._kills = Kills(self._means)
         self._placing = Placing(self._means, self._fleet, self._reconciler)
+        self._explaining = Explaining(self._means, self._placing)
         self._standing = Standing(
             self._means, self._fleet, self._placing, self._kills, self._reconciler
         )
@@ -123,22 +133,37 @@ class SchedulerLoop:
 
     def round(self) -> float:
         """Do what is to be done; return for how many seconds nothing more is if nothing happens."""
+        began_s = self._monotonic()
         self._round()
-        return self._pause_s()
+        pause_s = self._pause_s()
+        now_s = self._monotonic()
+        self._means.figures.round_took(now_s - began_s, now_s=now_s)
+        return pause_s
 
     def _round(self) -> None:
-        self._placing.wanted |= self._heard()
+        heard = self._heard()
+        self._placing.wanted |= heard
+        self._explaining.wanted |= heard
         self._means.again = self._means.call_failed = False
+        self._follow_clock()
         self._hear(self._gateway.drain())
+        self._beat()
         self._expire()
         self._beat()
-        if not self._standing.connected:
-            return
+        if self._standing.connected:
+            self._act()
+        self._explaining.explain(connected=self._standing.connected)
+
+    def _act(self) -> None:
         try:
-            self._kills.send()
-            self._placing.place()
-            self._placing.give_back()
-            self._reconcile()
+            for step in (
+                self._kills.send,
+                self._placing.place,
+                self._placing.give_back,
+                self._reconcile,
+            ):
+                step()
+                self._beat()  # a call that hangs takes half of the lease, two would take all
         except GatewayError as error:
             # Whether the cluster heard is unknown; the next connection reconciles.
             self._means.failed("the cluster could not be told", error)
@@ -158,6 +183,13 @@ class SchedulerLoop:
             self._reconciler.begin(now_s=self._monotonic())
         return True
 
+    def _follow_clock(self) -> None:
+        step = self._clocks.step()
+        if step:
+            logger.warning("the clock was stepped", extra={"seconds": step.total_seconds()})
+            self._means.stored(lambda: shift_deadlines(step, self._leadership))
+            self._deadline = self._means.stored(lambda: next_deadline(now=self._now()))
+
     # What arrived.
 
     def _hear(self, events: list[ClusterEvent]) -> None:
@@ -165,6 +197,7 @@ class SchedulerLoop:
         for event in events:
             match event:
                 case OffersReceived(offers):
+                    self._means.count("offers", len(offers))
                     self._book.add(offers, now_s=self._monotonic())
                     self._placing.offers_new = True
                 case OfferRescinded(offer_id):
@@ -174,14 +207,21 @@ class SchedulerLoop:
                 case _ if isinstance(event, StandingEvent):
                     self._standing.take(event)
         self._fleet.know_strangers()
+        self._explaining.wanted |= len(events) > len(updates)
         if updates:
             self._apply(updates)
+        if missing := self._fleet.missing():
+            self._reconciler.ask(missing, now_s=self._monotonic())
 
     def _apply(self, updates: list[TaskUpdate]) -> None:
         applied = self._means.stored(
             lambda: apply_updates(updates, self._leadership, now=self._now())
         )
         self._placing.wanted |= applied.ended
+        self._explaining.wanted |= applied.ended
+        self._means.count("updates", len(updates))
+        self._means.count("finished", applied.moves[Event.FINISH])
+        self._means.count("failed", applied.moves[Event.FAIL])
         for update in updates:
             self._reconciler.heard_of(update.task_id)
         fail_point("before-acknowledge")
@@ -191,6 +231,7 @@ class SchedulerLoop:
             for task in applied.kills:
                 logger.warning("a task that nobody wants is killed", extra={"task": task.task_id})
                 self._gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
+                self._means.count("kills", 1)
         except GatewayError as error:
             # Unacknowledged updates come again; strays are reported again at reconciliation.
             self._means.failed("updates were not acknowledged", error)
@@ -199,7 +240,7 @@ class SchedulerLoop:
 
     def _expire(self) -> None:
         if self._deadline is not None and self._deadline <= self._now():
-            self._placing.wanted = True
+            self._placing.wanted = self._explaining.wanted = True
             late = self._means.stored(lambda: expire(self._leadership, now=self._now()))
             self._means.again = late > 0
             errands = self._means.stored(lambda: expire_errands(self._leadership, now=self._now()))
@@ -208,9 +249,11 @@ class SchedulerLoop:
     def _beat(self) -> None:
         def store() -> None:
             with self._leadership.fenced():
-                SchedulerState.objects.update(heartbeat=self._now())
+                SchedulerState.objects.update(heartbeat=self._now(), figures=figures)
 
         if self._monotonic() - self._heartbeat_s >= HEARTBEAT_S:
+            offered = sum((offer.free for offer in self._book.offers()), Resources())
+            figures = self._means.figures.document(offered=offered, now_s=self._monotonic())
             self._means.stored(store)
             self._heartbeat_s = self._monotonic()
 
@@ -237,7 +280,7 @@ class SchedulerLoop:
         if self._means.again or self._stopping:
             return least_s
         now_s = self._monotonic()
-        parts = (self._placing, self._kills, self._reconciler)
+        parts = (self._placing, self._kills, self._reconciler, self._explaining)
         times = [at for part in parts if (at := part.next_s()) is not None]
         times.append(self._heartbeat_s + HEARTBEAT_S)
         if self._deadline is not None:

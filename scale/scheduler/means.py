@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from scale.core.errors import GatewayError
+from scale.scheduler.figures import Figures
 from scale.scheduler.gateway import Gateway
 from scale.scheduler.leader import Leadership
 from scale.scheduler.offers import OfferBook
@@ -32,8 +33,13 @@ class Means:
     monotonic: Callable[[], float]
     book: OfferBook
     patience: Patience
+    figures: Figures
     again: bool = False
     call_failed: bool = False
+
+    def count(self, what: str, how_many: int) -> None:
+        """Count for whoever looks at the scheduler; see `figures.COUNTED`."""
+        self.figures.count(what, how_many, now_s=self.monotonic())
 
     def stored(self, work: Callable[[], T]) -> T:
         """Do whole transactions, again if that may help; see `Patience.repeat`."""

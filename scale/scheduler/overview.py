@@ -4,49 +4,33 @@ Nothing here reads ended executions: each query goes by an index to what lives, 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import connection
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
-from scale.core.lifecycle import HAS_TASK, ON_NODE, JobStatus, State
+from scale.core.lifecycle import HAS_TASK, ON_NODE, JobStatus, State, Status
 from scale.core.resources import Resources
-from scale.job.models import Job, JobExecution, values
+from scale.error.models import Error
+from scale.job.models import JobExecution, values
+from scale.job.tallies import (
+    executions_by_error,
+    executions_by_job_type,
+    executions_by_status,
+    jobs_by_job_type,
+)
 from scale.node.models import Node
+from scale.scheduler.figures import Measured
 from scale.scheduler.models import SchedulerState
-from scale.scheduler.selectors import STALE_AFTER, scheduler_state
+from scale.scheduler.selectors import is_alive, scheduler_state
+from scale.scheduler.snapshot import SHAPE_LIMIT, waiting_shapes
 
-#: A longer queue is estimated.
-EXACT_DEPTH: Final = 50_000
 # Nodes that are named with what keeps them from work.
 _MOST_TROUBLES: Final = 100
 _TROUBLED: Final = ("paused", "degraded", "offline")
-
-_DEPTH: Final = """
-SELECT count(*) FROM (SELECT 1 FROM job_execution WHERE state = 'queued' LIMIT %s) AS queue
-"""
-# What the last ANALYZE or VACUUM counted in the index of the queue.
-_ESTIMATE: Final = "SELECT reltuples::bigint FROM pg_class WHERE oid = 'execution_queue'::regclass"
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    count: int
-    is_estimate: bool
-
-
-def queue_depth() -> QueueDepth:
-    """Return how many executions wait: one query, two if they are more than EXACT_DEPTH."""
-    with connection.cursor() as cursor:
-        cursor.execute(_DEPTH, [EXACT_DEPTH + 1])
-        count: int = cursor.fetchone()[0]
-        if count <= EXACT_DEPTH:
-            return QueueDepth(count, is_estimate=False)
-        cursor.execute(_ESTIMATE)
-        return QueueDepth(max(count, cursor.fetchone()[0]), is_estimate=True)
+_FLAGS: Final = ("is_active", "is_online", "is_paused", "is_paused_errors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +56,23 @@ class Fleet:
 
 
 def fleet() -> Fleet:
-    """Return how the nodes are; one query, which reads the nodes."""
-    columns = ("id", "hostname", "is_active", "is_online", "is_paused", "is_paused_errors")
-    sizes = ("millicpus_total", "mem_mib_total", "disk_mib_total")
+    """Return how the nodes are; two queries, which read the nodes."""
     states = Counter(dict.fromkeys(("ready", *_TROUBLED, "inactive"), 0))
-    troubles: list[Trouble] = []
     total = Resources()
-    for row in Node.objects.order_by("id").values(*columns, *sizes, "pause_reason"):
-        state, reason = _state_of(row)
-        states[state] += 1
-        if state in _TROUBLED and len(troubles) < _MOST_TROUBLES:
-            troubles.append(Trouble(row["id"], row["hostname"], state, reason))
+    sums = [Sum(f"{name}_total", default=0) for name in ("millicpus", "mem_mib", "disk_mib")]
+    for *flags, count, millicpus, mem, disk in (
+        Node.objects.order_by().values_list(*_FLAGS).annotate(Count("id"), *sums)
+    ):
+        row = dict(zip(_FLAGS, flags, strict=True))
+        states[_state_of({**row, "pause_reason": None})[0]] += count
         if row["is_online"] and row["is_active"]:
-            total += Resources(*(row[name] or 0 for name in sizes))
+            total += Resources(millicpus, mem, disk)
+    wrong = Q(is_online=False) | Q(is_paused=True) | Q(is_paused_errors=True)
+    rows = Node.objects.filter(wrong, is_active=True).order_by("id")
+    troubles = [
+        Trouble(row["id"], row["hostname"], *_state_of(row))
+        for row in rows.values("id", "hostname", "pause_reason", *_FLAGS)[:_MOST_TROUBLES]
+    ]
     return Fleet(dict(states), troubles, total)
 
 
@@ -128,22 +116,30 @@ def left_of(total: Resources, taken: Resources) -> Resources:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`is_alive`: a leader has shown a sign of life within the last 12 s."""
+    """`is_alive`: a leader has shown a sign of life within the last 12 s.
+
+    `measured` is what the last leader stored with that, `executions` maps each status to how many
+    have it.
+    """
 
     scheduler: SchedulerState | None
+    measured: Measured | None
     is_alive: bool
-    depth: QueueDepth
+    executions: dict[str, int]
     fleet: Fleet
     used: Resources
 
+    @property
+    def queue_depth(self) -> int:
+        return self.executions[Status.QUEUED]
+
 
 def overview(*, now: datetime) -> Overview:
-    """Return how everything is; four queries, five for a long queue."""
+    """Return how everything is; five queries."""
     state = scheduler_state()
-    alive = (
-        state is not None and state.heartbeat is not None and now - state.heartbeat <= STALE_AFTER
-    )
-    return Overview(state, alive, queue_depth(), fleet(), used())
+    executions = dict.fromkeys((each.value for each in Status), 0) | executions_by_status()
+    measured = Measured.of(state.figures) if state else None
+    return Overview(state, measured, is_alive(state, now=now), executions, fleet(), used())
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +154,37 @@ class Demand:
 
 
 def demand() -> Demand:
-    """Return what waits and runs; three queries.
+    """Return what waits and runs; five queries at most.
 
-    The one for what waits reads the queue's index, and no more than that.
+    Executions of job types with one shape in the queue are not counted one by one. Of the others
+    the queue's index is read, about 0.1 s for a million of them.
     """
-    queued, waiting = _sums(JobExecution.objects.filter(state=State.QUEUED.value))
+    executions = executions_by_job_type()
+    queued = {pk: counts.get(Status.QUEUED, 0) for pk, counts in executions.items()}
+    jobs = jobs_by_job_type().values()
+    pending = sum(counts.get(JobStatus.PENDING, 0) for counts in jobs)
     running, taken = _sums(JobExecution.objects.filter(state__in=values(ON_NODE)))
-    pending = Job.objects.filter(status=JobStatus.PENDING.value).count()
-    return Demand(pending, queued, running, waiting, taken)
+    return Demand(pending, sum(queued.values()), running, _asked_by(queued), taken)
 
 
-def live_states() -> dict[str, int]:
+def _asked_by(queued: Mapping[int, int]) -> Resources:
+    """Return what the queue needs; `queued` is how many of each job type there are."""
+    shapes = waiting_shapes()
+    if len(shapes) == SHAPE_LIMIT:
+        return _sums(JobExecution.objects.filter(state=State.QUEUED.value))[1]
+    shapes_of = Counter(shape.job_type_id for shape in shapes)
+    several = [pk for pk, count in shapes_of.items() if count > 1]
+    total = Resources()
+    if several:
+        waiting = JobExecution.objects.filter(state=State.QUEUED.value, job_type_id__in=several)
+        total = _sums(waiting)[1]
+    for shape in shapes:
+        if shapes_of[shape.job_type_id] == 1:
+            total += shape.needs * queued.get(shape.job_type_id, 0)
+    return total
+
+
+def states_on_nodes() -> dict[str, int]:
     """Return how many executions are in each state on a node; one query."""
     rows = (
         JobExecution.objects.filter(state__in=values(ON_NODE))
@@ -178,21 +194,26 @@ def live_states() -> dict[str, int]:
     return dict.fromkeys(values(ON_NODE), 0) | dict(rows)
 
 
-def ended_since(at: datetime) -> Iterable[tuple[str, str, int]]:
-    """Return status, category of the error, and how many jobs ended so since then; one query."""
-    rows = (
-        Job.objects.filter(
-            status__in=["CANCELED", "COMPLETED", "FAILED"], last_status_change__gte=at
-        )
-        .values_list("status", "error__category")
-        .annotate(Count("id"))
-    )
-    return [(status, category or "", count) for status, category, count in rows]
+def failures_by_category() -> dict[str, int]:
+    """Return how many executions failed by errors of each category; two queries."""
+    found = Counter(dict.fromkeys(Error.Category.values, 0))
+    categories = dict(Error.objects.values_list("id", "category"))
+    for error_id, count in executions_by_error().items():
+        found[categories[error_id]] += count
+    return dict(found)
 
 
-def owed() -> dict[str, int]:
-    """Return how much is to be done after executions; one query for each, by their own indexes."""
-    return {
-        "logs": JobExecution.objects.filter(logs_owed=True).count(),
-        "cleanups": JobExecution.objects.filter(cleanup_owed=True).count(),
-    }
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """How much is to be done after executions that ended; `logs_since`: the oldest of those."""
+
+    logs: int
+    logs_since: datetime | None
+    cleanups: int
+
+
+def owed() -> Owed:
+    """Return what is owed; three queries, which read what is owed by indexes of its own."""
+    logs = JobExecution.objects.filter(logs_owed=True)
+    oldest = logs.order_by("id").values_list("ended", flat=True).first()
+    return Owed(logs.count(), oldest, JobExecution.objects.filter(cleanup_owed=True).count())

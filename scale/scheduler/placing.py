@@ -28,7 +28,9 @@ class Placing:
         self._means = means
         self._fleet = fleet
         self._reconciler = reconciler
-        self._reserved: Mapping[Resources, str] = {}
+        self._framework_id = ""
+        # Needs -> agent id that is kept for them, as the last plan says.
+        self.reserved: Mapping[Resources, str] = {}
         self._turn = Turn()
         self._revived_s = 0.0
         # Declined since the last revive, so that Mesos may be keeping offers back.
@@ -38,8 +40,9 @@ class Placing:
         self._waits = False
         self.offers_new = False
 
-    def begin(self) -> None:
+    def begin(self, framework_id: str) -> None:
         """Start anew at a new subscription: Mesos has forgotten what was declined."""
+        self._framework_id = framework_id
         self._declined, self.wanted = False, True
 
     def place(self) -> None:
@@ -65,13 +68,15 @@ class Placing:
                 means.book.offers(),
                 self._fleet.node_ids,
                 means.leadership,
-                reserved=self._reserved,
+                framework_id=self._framework_id,
+                reserved=self.reserved,
                 turn=self._turn,
                 now=means.now(),
             )
         )
-        self._reserved = decided.reserved
+        self.reserved = decided.reserved
         self._waits = decided.waits
+        means.figures.waited(decided.waited_s)
         if decided.full:  # the next round goes on with the offers that are left
             self.wanted = means.again = True
         self._launch(decided)
@@ -87,6 +92,7 @@ class Placing:
                 fail_point("before-accept")
                 means.stored(means.leadership.confirm)
                 means.gateway.launch(offer_ids, tasks, refuse_s=0.0)
+                means.count("launches", len(tasks))
                 fail_point("after-accept")
                 for task in tasks:
                     launched.pop(task.task_id)

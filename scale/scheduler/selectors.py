@@ -1,6 +1,6 @@
 """What people ask about the scheduler."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from scale.scheduler.models import SchedulerState
@@ -12,6 +12,18 @@ STALE_AFTER: Final = timedelta(seconds=12)
 def scheduler_state() -> SchedulerState | None:
     """Return the scheduler's row; None before the migrations made it. One query."""
     return SchedulerState.objects.filter(pk=SchedulerState.ONLY).first()
+
+
+def shown(at: datetime) -> str:
+    """Return a time as sentences for people have it."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def is_alive(state: SchedulerState | None, *, now: datetime) -> bool:
+    """Return whether a leader has shown a sign of life of late."""
+    return (
+        state is not None and state.heartbeat is not None and now - state.heartbeat <= STALE_AFTER
+    )
 
 
 def what_is_wrong(*, heartbeat: datetime | None, is_connected: bool, now: datetime) -> str | None:

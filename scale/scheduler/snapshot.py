@@ -1,16 +1,23 @@
 """What placement needs to know, read in a fixed number of queries whatever the queue's length."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.db import connection
 from django.db.models import Count, Q
 
 from scale.core.cluster import Offer
 from scale.core.lifecycle import ON_NODE, State
-from scale.core.placement import Holding, Shape, Snapshot, Waiting, capacity
+from scale.core.placement import Capacity, Holding, Shape, Snapshot, Waiting
+from scale.core.reasons import (
+    TYPE_INACTIVE,
+    TYPE_PAUSED,
+    Reason,
+    backs_off,
+    max_scheduled_reached,
+)
 from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType, values
 from scale.job.orders import phase_needs
@@ -19,11 +26,12 @@ from scale.scheduler.backoff import PATIENCE, room_after_failures
 from scale.scheduler.cleanup import cleanups_wait
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.probes import probes_wait
+from scale.scheduler.selectors import shown
 
 #: At most this many executions start in a round; more wait for the next, which follows at once.
 LAUNCH_LIMIT: Final = 500
 #: Different (job type, needs) that are looked at in a round.
-_SHAPE_LIMIT: Final = 2000
+SHAPE_LIMIT: Final = 2000
 
 # From each shape to the next by the index `execution_queue`: the cost is the number of shapes, not
 # of executions that wait.
@@ -80,7 +88,7 @@ class Turn:
     after: Shape | None = None
 
 
-def waiting_shapes(turn: Turn | None = None, *, limit: int = _SHAPE_LIMIT) -> list[Shape]:
+def waiting_shapes(turn: Turn | None = None, *, limit: int = SHAPE_LIMIT) -> list[Shape]:
     """Return which shapes wait; one query, or two beyond the limit.
 
     Beyond it, each look goes on where the last one of this `turn` ended, so that none is starved.
@@ -89,18 +97,19 @@ def waiting_shapes(turn: Turn | None = None, *, limit: int = _SHAPE_LIMIT) -> li
     shapes = _shapes_after(turn.after, limit)
     if turn.after is not None and len(shapes) < limit:
         first = _shapes_after(None, limit - len(shapes))
-        shapes += [shape for shape in first if _key(shape) <= _key(turn.after)]
+        shapes += [shape for shape in first if shape_key(shape) <= shape_key(turn.after)]
     turn.after = shapes[-1] if len(shapes) == limit else None
     return shapes
 
 
-def _key(shape: Shape) -> tuple[int, int, int, int]:
+def shape_key(shape: Shape) -> tuple[int, int, int, int]:
+    """Return what shapes are sorted by, in the queue's index and wherever they are walked."""
     needs = shape.needs
     return shape.job_type_id, needs.millicpus, needs.mem_mib, needs.disk_mib
 
 
 def _shapes_after(after: Shape | None, limit: int) -> list[Shape]:
-    least = (-1, -1, -1, -1) if after is None else _key(after)
+    least = (-1, -1, -1, -1) if after is None else shape_key(after)
     with connection.cursor() as cursor:
         cursor.execute(_SHAPES, [*least, limit])
         return [Shape(row[0], Resources(*row[1:])) for row in cursor.fetchall()]
@@ -142,29 +151,41 @@ def held_executions() -> list[Holding]:
     ]
 
 
-def headroom(job_type_ids: Iterable[int], *, now: datetime) -> dict[int, int]:
-    """Return how many more of each job type may start; absent is no limit. Two queries at most.
+class Limit(NamedTuple):
+    """How many more of a job type may start, and why no more than that."""
+
+    room: int
+    reason: Reason
+
+
+def headroom(job_type_ids: Iterable[int], *, now: datetime) -> dict[int, Limit]:
+    """Return the limits of these job types; absent is no limit. Two queries at most.
 
     A paused or inactive type may start none, nor one that waits after failed launches.
     """
     types = JobType.objects.filter(pk__in=set(job_type_ids)).only(
         "is_paused", "is_active", "max_scheduled", "launch_failures", "launch_after"
     )
-    room, limited = {}, []
+    limits, counted = {}, []
     for row in types:
-        if row.is_paused or not row.is_active or row.max_scheduled == 0:
-            room[row.pk] = 0
+        if row.is_paused or not row.is_active:
+            limits[row.pk] = Limit(0, TYPE_PAUSED if row.is_paused else TYPE_INACTIVE)
         elif row.max_scheduled is not None or row.launch_failures >= PATIENCE:
-            limited.append(row)
-    counts = _on_nodes(limited)
-    for row in limited:
-        running, starting = counts.get(row.pk, (0, 0))
-        limits = (
-            None if row.max_scheduled is None else max(0, row.max_scheduled - running),
-            room_after_failures(row.launch_failures, row.launch_after, starting, now=now),
-        )
-        room[row.pk] = min(limit for limit in limits if limit is not None)
-    return room
+            counted.append(row)
+    counts = _on_nodes(counted)
+    for row in counted:
+        limits[row.pk] = min(_limits(row, *counts.get(row.pk, (0, 0)), now), key=lambda it: it.room)
+    return limits
+
+
+def _limits(row: JobType, running: int, starting: int, now: datetime) -> Iterator[Limit]:
+    room = room_after_failures(row.launch_failures, row.launch_after, starting, now=now)
+    if room is not None:
+        until = row.launch_after if row.launch_after and row.launch_after > now else None
+        yield Limit(room, backs_off(row.launch_failures, shown(until) if until else None))
+    if row.max_scheduled is not None:
+        most = row.max_scheduled
+        yield Limit(max(0, most - running), max_scheduled_reached(most))
 
 
 def _on_nodes(types: Sequence[JobType]) -> dict[int, tuple[int, int]]:
@@ -182,22 +203,24 @@ def _on_nodes(types: Sequence[JobType]) -> dict[int, tuple[int, int]]:
 def snapshot(
     offers: Sequence[Offer],
     reserved: Mapping[Resources, str],
+    shapes: Sequence[Shape],
     *,
     now: datetime,
-    turn: Turn | None = None,
+    most_of_each: int = LAUNCH_LIMIT,
 ) -> Snapshot:
-    """Read what waits and what may run where; about eight queries.
+    """Read what waits of these shapes and what may run where; about seven queries.
 
     `reserved` is what the plan of the last round says.
     """
-    shapes = waiting_shapes(turn)
-    room = headroom((shape.job_type_id for shape in shapes), now=now)
+    limits = headroom((shape.job_type_id for shape in shapes), now=now)
+    room = {pk: limit.room for pk, limit in limits.items()}
     sizes, paused = _nodes()
     wanted = {}
+    capacity = Capacity(offers)
     for shape in shapes:
-        most = min(room.get(shape.job_type_id, LAUNCH_LIMIT), LAUNCH_LIMIT)
+        most = min(room.get(shape.job_type_id, most_of_each), most_of_each)
         # One more than fits, so that what waits is seen to wait.
-        wanted[shape] = min(most, capacity(shape.needs, offers) + 1) if most else 1
+        wanted[shape] = min(most, capacity.of(shape.needs, most) + 1) if most else 1
     return Snapshot(
         offers=tuple(offers),
         paused_nodes=paused,
@@ -205,6 +228,7 @@ def snapshot(
         holding=tuple(held_executions()),
         waiting=tuple(heads(wanted)),
         headroom=room,
+        limits={pk: limit.reason for pk, limit in limits.items()},
         scheduler_paused=SchedulerState.objects.values_list("is_paused", flat=True).get(),
         reserved=reserved,
     )

@@ -1,9 +1,11 @@
 """How the framework stands with the master: subscribed, cut off, replaced or ended."""
 
 import logging
+from typing import Final
 
-from scale.core.cluster import Deposed, Disconnected, FrameworkRemoved, Subscribed
+from scale.core.cluster import Deposed, Disconnected, FrameworkRemoved, NotSubscribed, Subscribed
 from scale.core.errors import GatewayError, LeadershipLost
+from scale.job.bulk import storable
 from scale.scheduler.fleet import Fleet
 from scale.scheduler.kills import Kills
 from scale.scheduler.means import Means
@@ -13,7 +15,9 @@ from scale.scheduler.reconcile import Reconciler
 
 logger = logging.getLogger(__name__)
 
-StandingEvent = Subscribed | Disconnected | Deposed | FrameworkRemoved
+_LONGEST_TROUBLE: Final = 500
+
+StandingEvent = Subscribed | Disconnected | NotSubscribed | Deposed | FrameworkRemoved
 
 
 class Standing:
@@ -40,6 +44,8 @@ class Standing:
                 self._subscribed(event)
             case Disconnected():
                 self._disconnected()
+            case NotSubscribed(reason):
+                self._store(trouble=storable(reason)[:_LONGEST_TROUBLE])
             case Deposed(message):
                 raise LeadershipLost(f"another scheduler took the framework: {message}")
             case FrameworkRemoved(message):
@@ -48,8 +54,10 @@ class Standing:
 
     def _subscribed(self, event: Subscribed) -> None:
         self._void()
-        self._placing.begin()
-        self._store(framework_id=event.framework_id, master=event.master, is_connected=True)
+        self._placing.begin(event.framework_id)
+        self._store(
+            framework_id=event.framework_id, master=event.master, is_connected=True, trouble=""
+        )
         self.connected = True
         self._reconciler.begin(now_s=self._means.monotonic())
         try:

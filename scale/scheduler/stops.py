@@ -130,6 +130,14 @@ def leave_agent(
         ).update(unreachable_since=now, deadline=grace_until)
 
 
+def tasks_out_of_reach(agent_ids: Collection[str]) -> list[TaskRef]:
+    """Return the tasks on these agents that were reported out of reach; one query."""
+    rows = JobExecution.objects.filter(
+        agent_id__in=agent_ids, state__in=values(HAS_TASK), unreachable_since__isnull=False
+    )
+    return [TaskRef(*pair) for pair in rows.values_list("task_id", "agent_id")]
+
+
 def return_agents(agent_ids: Collection[str], *, now: datetime) -> None:
     """Let executions between phases on agents that are there wait for room, as they did before."""
     JobExecution.objects.filter(

@@ -1,6 +1,6 @@
 """What the cluster said of tasks, brought into the database in one transaction."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,10 +10,10 @@ from django.conf import settings
 
 from scale.core.cluster import ALIVE, TaskRef, TaskState, TaskUpdate
 from scale.core.lifecycle import Event, Phase, State
-from scale.core.updates import LiveExecution, Verdict, judge
+from scale.core.updates import LOST, LiveExecution, Verdict, judge
 from scale.error.models import Error
 from scale.failpoints import fail_point
-from scale.job.bulk import update_rows
+from scale.job.bulk import storable, update_rows
 from scale.job.documents import stored_error_mapping
 from scale.job.models import JobExecution, JobType
 from scale.job.orders import phase_limit
@@ -21,16 +21,21 @@ from scale.job.services import Move, lock_executions, move_executions
 from scale.scheduler.backoff import note_types
 from scale.scheduler.cleanup import is_cleanup, note_cleanups
 from scale.scheduler.leader import Leadership
+from scale.scheduler.models import SchedulerState
 from scale.scheduler.probes import is_probe, note_nodes, note_probes
 from scale.scheduler.signs import Ending, Sign, sign_of_node, sign_of_type
 
 
 @dataclass(slots=True)
 class Applied:
-    """What is left to do after the updates are stored: kill strays; `ended` frees resources."""
+    """What is left to do after the updates are stored: kill strays; `ended` frees resources.
+
+    `moves` counts what happened to executions.
+    """
 
     kills: list[TaskRef] = field(default_factory=list)
     ended: bool = False
+    moves: Counter[Event] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,12 @@ def apply_updates(
     waves, errands = _in_waves(updates, applied)
     endings: list[Ending] = []
     with leadership.fenced():
-        strays = note_cleanups([each for each in errands if is_cleanup(each.task_id)])
+        strays = note_cleanups([each for each in errands if is_cleanup(each.task_id)], now=now)
         strays |= note_probes([each for each in errands if is_probe(each.task_id)], now=now)
         rows = lock_executions(uuids={uuid for wave in waves for uuid in wave})
         by_uuid = {row.uuid: row for row in rows.values()}
         kinds = _kinds(rows.values()) if rows else {}
+        framework_id = _framework_id(updates)
         for wave in waves:
             moves: list[Move] = []
             reach: list[JobExecution] = []
@@ -67,7 +73,7 @@ def apply_updates(
                 if row is None:
                     _kill_stray(update, applied)
                     continue
-                verdict = judge(_live(row, kinds[row.job_type_id]), update)
+                verdict = judge(_live(row, kinds[row.job_type_id], framework_id), update)
                 if verdict.kill:
                     applied.kills.append(TaskRef(update.task_id, update.agent_id or row.agent_id))
                 if _reach_changed(row, update, verdict, now):
@@ -76,9 +82,10 @@ def apply_updates(
             endings += [_ending(rows[move.execution_id], move, kinds) for move in moves]
             update_rows(reach, ["unreachable_since", "deadline"])
             move_executions(moves, at=now, locked=rows)
-            applied.ended |= any(move.event is not Event.START for move in moves)
+            applied.moves.update(move.event for move in moves)
         _note_signs(endings, kinds, now)
         fail_point("before-update-commit")
+    applied.ended = any(event is not Event.START for event in applied.moves)
     for update in errands:
         if update.task_id in strays:
             _kill_stray(update, applied)
@@ -165,7 +172,15 @@ def _note_signs(endings: Sequence[Ending], kinds: Mapping[int, _Kind], now: date
         note_types(types, now=now)
 
 
-def _live(row: JobExecution, kind: _Kind) -> LiveExecution:
+def _framework_id(updates: Sequence[TaskUpdate]) -> str:
+    """Return the framework that we are now, if it matters; one query, when tasks are gone."""
+    if not any(update.state in LOST for update in updates):
+        return ""
+    return SchedulerState.objects.values_list("framework_id", flat=True).get()
+
+
+def _live(row: JobExecution, kind: _Kind, framework_id: str) -> LiveExecution:
+    launched_by = getattr(row, f"{row.phase}_framework_id")
     return LiveExecution(
         state=State(row.state),
         phase=Phase(row.phase),
@@ -176,6 +191,7 @@ def _live(row: JobExecution, kind: _Kind) -> LiveExecution:
         stopping=row.stopping_since is not None,
         stopping_error=row.stopping_error.name if row.stopping_error else None,
         uses_docker=kind.uses_docker,
+        framework_ended="" not in {launched_by, framework_id} and launched_by != framework_id,
     )
 
 
@@ -222,8 +238,7 @@ def _message(verdict: Verdict, update: TaskUpdate) -> str:
     text = verdict.message
     if not text and update.state is not TaskState.FINISHED and verdict.event is not Event.START:
         text = update.state.value
-    # What PostgreSQL does not take as text, and what could so stop every later update.
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+    return storable(text)
 
 
 def _deadline(row: JobExecution, event: Event, now: datetime) -> datetime | None:

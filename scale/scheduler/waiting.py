@@ -1,174 +1,182 @@
-"""Why something waits, for whoever asks: from the same rules as placement, at the time of asking.
+"""Why something waits, for whoever asks: what the leader stored, or that there is no leader."""
 
-Placement sees offers; here the free part of a node is its size without the tasks that live there.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from django.db.models import Count, Sum
+from django.db.models import F, Func, Q, Sum, TextField, Value
+from django.db.models.lookups import In
 
-from scale.core.lifecycle import HAS_TASK, ON_NODE, State
+from scale.core.lifecycle import HAS_TASK, State, Status
 from scale.core.reasons import (
-    MAX_SCHEDULED_REACHED,
-    SCHEDULER_PAUSED,
+    NOT_CONNECTED,
+    NOT_SEEN_YET,
     Reason,
     Room,
-    Shortage,
     WaitCode,
-    no_room_at_all,
+    no_scheduler,
     waits_for_its_node,
+    waits_for_its_node_to_return,
 )
 from scale.core.resources import Resources
-from scale.job.models import JobExecution, JobType, values
-from scale.job.services import needs_of
+from scale.job.models import JobExecution, values
+from scale.job.orders import phase_needs
 from scale.node.models import Node
+from scale.scheduler.models import SchedulerState, WaitingShape
 from scale.scheduler.overview import left_of
-from scale.scheduler.selectors import scheduler_state
-from scale.scheduler.snapshot import waiting_shapes
+from scale.scheduler.selectors import is_alive, scheduler_state, shown
 
-_TYPE_PAUSED: Final = Reason(WaitCode.JOB_TYPE_PAUSED, "its job type is paused")
-_TYPE_INACTIVE: Final = Reason(WaitCode.JOB_TYPE_PAUSED, "its job type is not active")
+_SHAPE: Final = ("job_type_id", "needs_millicpus", "needs_mem_mib", "needs_disk_mib")
+_REASON: Final = ("code", "message", "since")
+_BOTH: Final = (Status.QUEUED.value, Status.RUNNING.value)
+# A shape as text, in Python and in SQL, to look for any of many.
+_TEXT: Final = "{}/{}/{}/{}"
+_SHAPE_TEXT: Final = Func(
+    Value("/"), *map(F, _SHAPE), function="concat_ws", output_field=TextField()
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """`since`: it has waited since then, and for this reason no longer than that."""
+    """`since`: it has waited for this reason since then."""
 
     reason: Reason
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class _Cluster:
-    """The nodes that are there: those that take new work, and the sizes of those that do not."""
-
-    rooms: list[Room]
-    closed: list[Resources]
-
-    def reason(self, needs: Resources) -> Reason | None:
-        """Return what these needs lack; None if a node has room for them."""
-        if not any(needs.fits_in(room.total) for room in self.rooms):
-            return no_room_at_all(needs, [room.total for room in self.rooms], self.closed)
-        if any(needs.fits_in(room.free) for room in self.rooms):
-            return None
-        return Shortage(self.rooms, kept=0).explain(needs)
-
-
 def why_execution_waits(execution: JobExecution, *, now: datetime) -> Wait | None:
-    """Return why this one waits; None if it does not, or if nothing is in its way that we know.
+    """Return why this one waits; None if it does not.
 
-    Comes with its job type and node. No query unless it waits, five at most then.
+    Comes with its job and node. No query unless it waits, two at most then.
     """
-    if execution.state == State.HOLDING:
-        return _why_held(execution)
-    if execution.state != State.QUEUED:
+    if execution.state not in {State.QUEUED, State.HOLDING}:
         return None
-    waits = _why_types_wait(
-        {execution.job.job_type: needs_of(execution)},
-        {execution.job_type_id: execution.queued},
-        now=now,
-    )
-    return waits.get(execution.job_type_id)
-
-
-def why_job_types_wait(since: Mapping[int, datetime], *, now: datetime) -> dict[int, Wait]:
-    """Return why the least demanding work of each of these job types waits; six queries at most.
-
-    `since` maps the types to when their oldest execution was queued.
-    """
-    if not since:
-        return {}
-    needs: dict[int, Resources] = {}
-    for shape in waiting_shapes():
-        needs.setdefault(shape.job_type_id, shape.needs)
-    types = JobType.objects.filter(pk__in=since).defer("interface", "error_mapping")
-    asked = {row: needs[row.pk] for row in types if row.pk in needs}
-    return _why_types_wait(asked, since, now=now)
-
-
-def _why_types_wait(
-    asked: Mapping[JobType, Resources], since: Mapping[int, datetime], *, now: datetime
-) -> dict[int, Wait]:
     state = scheduler_state()
-    if state is not None and state.is_paused:
-        return {row.pk: Wait(SCHEDULER_PAUSED, since[row.pk]) for row in asked}
-    running = _running(row for row in asked if row.max_scheduled is not None)
-    cluster = _cluster()
-    waits = {}
-    for row, needs in asked.items():
-        reason = _held_back(row, running.get(row.pk, 0), now) or cluster.reason(needs)
-        if reason is not None:
-            waits[row.pk] = Wait(reason, _since(row, reason, since[row.pk]))
-    return waits
+    if execution.state == State.HOLDING:
+        return _why_held(execution, state, now=now)
+    if not is_alive(state, now=now):
+        return _without_scheduler(state, execution.queued)
+    same = {name: getattr(execution, name) for name in _SHAPE}
+    row = WaitingShape.objects.filter(**same).first()
+    return _since(Wait(row.reason, row.since) if row else None, execution.queued)
 
 
-def _since(row: JobType, reason: Reason, queued: datetime) -> datetime:
-    if reason.code is WaitCode.JOB_TYPE_PAUSED and row.paused is not None:
-        return max(row.paused, queued)
-    return queued
+def why_job_types_wait(queued: Mapping[int, datetime], *, now: datetime) -> dict[int, Wait]:
+    """Return why the least demanding work of each of these job types waits; two queries at most.
 
-
-def _held_back(row: JobType, running: int, now: datetime) -> Reason | None:
-    """Return why the type itself may not start anything."""
-    if row.is_paused:
-        return _TYPE_PAUSED
-    if not row.is_active:
-        return _TYPE_INACTIVE
-    if row.launch_after is not None and row.launch_after > now:
-        left_s = (row.launch_after - now).total_seconds()
-        text = f"its launches failed {row.launch_failures} times; the next is in {left_s:.0f} s"
-        return Reason(WaitCode.RETRY_BACK_OFF, text)
-    if row.max_scheduled is not None and running >= row.max_scheduled:
-        return MAX_SCHEDULED_REACHED
-    return None
-
-
-def _running(types: Iterable[JobType]) -> dict[int, int]:
-    limited = [row.pk for row in types]
-    if not limited:
+    `queued` maps the types to when their oldest execution was queued.
+    """
+    if not queued:
         return {}
-    rows = JobExecution.objects.filter(state__in=values(ON_NODE), job_type__in=limited)
-    return dict(rows.values_list("job_type").annotate(Count("id")))
+    state = scheduler_state()
+    if not is_alive(state, now=now):
+        return {pk: _without_scheduler(state, since) for pk, since in queued.items()}
+    rows = WaitingShape.objects.order_by(*_SHAPE).distinct("job_type_id")
+    least = {
+        pk: Wait(Reason(WaitCode(code), message), since)
+        for pk, code, message, since in rows.values_list("job_type_id", *_REASON)
+    }
+    return {pk: _since(least.get(pk), since) for pk, since in queued.items()}
 
 
-def _cluster() -> _Cluster:
-    """Read the nodes and what their tasks take; two queries."""
-    taken = _taken()
-    rooms, closed = [], []
-    for node in Node.objects.filter(is_online=True, is_active=True):
-        total = _size(node)
-        if node.is_paused or node.is_paused_errors:
-            closed.append(total)
-        else:
-            rooms.append(
-                Room(node.hostname, total, left_of(total, taken.get(node.pk, Resources())))
-            )
-    return _Cluster(rooms, closed)
-
-
-def _size(node: Node) -> Resources:
-    return Resources(node.millicpus_total or 0, node.mem_mib_total or 0, node.disk_mib_total or 0)
-
-
-def _taken(node_id: int | None = None) -> dict[int, Resources]:
-    live = JobExecution.objects.filter(state__in=values(HAS_TASK))
-    if node_id is not None:
-        live = live.filter(node_id=node_id)
-    rows = live.values_list("node_id").annotate(
-        Sum("needs_millicpus"), Sum("needs_mem_mib"), Sum("needs_disk_mib")
+def _without_scheduler(state: SchedulerState | None, queued: datetime) -> Wait:
+    heartbeat = state.heartbeat if state else None
+    return Wait(
+        no_scheduler(shown(heartbeat) if heartbeat else None), max(heartbeat or queued, queued)
     )
-    return {key: Resources(*amounts) for key, *amounts in rows}
 
 
-def _why_held(execution: JobExecution) -> Wait:
-    """Explain why the next phase waits; one query."""
-    assert execution.node is not None  # the database says so
-    needs, total = needs_of(execution), _size(execution.node)
-    free = left_of(total, _taken(execution.node.pk).get(execution.node.pk, Resources()))
-    room = None if needs.fits_in(free) else Room(execution.node.hostname, total, free)
+def _since(shape: Wait | None, queued: datetime) -> Wait:
+    """Return what the leader said of a shape; an execution waits no longer than it is queued."""
+    if shape is None:
+        return Wait(NOT_SEEN_YET, queued)
+    return Wait(shape.reason, max(shape.since, queued))
+
+
+def _why_held(execution: JobExecution, state: SchedulerState | None, *, now: datetime) -> Wait:
+    """Explain why the next phase waits; one query more."""
+    node = execution.node
+    assert node is not None  # the database says so
     ends = (execution.pre_completed, execution.job_completed, execution.started)
     since = max(at for at in ends if at is not None)
-    return Wait(waits_for_its_node(needs, room), since)
+    if not is_alive(state, now=now):
+        return _without_scheduler(state, since)
+    if state is not None and not state.is_connected:
+        return Wait(NOT_CONNECTED, since)
+    if not node.is_online:
+        return Wait(waits_for_its_node_to_return(node.hostname), since)
+    total = Resources(node.millicpus_total or 0, node.mem_mib_total or 0, node.disk_mib_total or 0)
+    room = Room(node.hostname, total, left_of(total, _taken(node)))
+    return Wait(waits_for_its_node(phase_needs(execution), room), since)
+
+
+def _taken(node: Node) -> Resources:
+    """Return what the tasks on a node were placed by; one query, by index `execution_live`."""
+    live = JobExecution.objects.filter(state__in=values(HAS_TASK), node_id=node.pk)
+    amounts = live.aggregate(
+        millicpus=Sum("needs_millicpus", default=0),
+        mem_mib=Sum("needs_mem_mib", default=0),
+        disk_mib=Sum("needs_disk_mib", default=0),
+    )
+    return Resources(**amounts)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiters:
+    """Which executions wait for something: those with one of these statuses that fit a condition.
+
+    The condition is empty if all of the statuses do, which is then all there is to look for.
+    """
+
+    statuses: tuple[str, ...]
+    condition: Q
+
+
+_QUEUED: Final = Waiters((Status.QUEUED.value,), Q())
+_NOBODY: Final = Waiters((Status.QUEUED.value,), Q(pk__in=[]))
+
+
+def waits_for(codes: Collection[str], *, now: datetime) -> Waiters:
+    """Return which executions wait for one of these codes; three queries at most.
+
+    By what the leader stored: what was queued since, about a second ago, waits for the same as
+    others of its job type. Where all shapes of a type wait for it, the type alone is asked for, so
+    that PostgreSQL knows how many to expect.
+    """
+    state = scheduler_state()
+    held_by = WaitCode.WAITING_FOR_ITS_NODE
+    if not is_alive(state, now=now):
+        held_by = WaitCode.NO_SCHEDULER
+        queued = _QUEUED if held_by in codes else _NOBODY
+    else:
+        if state is not None and not state.is_connected:
+            held_by = WaitCode.NOT_CONNECTED
+        queued = _queued_for(codes)
+    held = Q(state=State.HOLDING.value)
+    if held_by not in codes or not JobExecution.objects.filter(held).exists():
+        return queued
+    if queued is _NOBODY:
+        return Waiters((Status.RUNNING.value,), held)
+    return Waiters(_BOTH, held | Q(state=State.QUEUED.value) & queued.condition)
+
+
+def _queued_for(codes: Collection[str]) -> Waiters:
+    wanted: defaultdict[int, list[str]] = defaultdict(list)
+    others: set[int] = set()
+    for code, pk, *needs in WaitingShape.objects.values_list("code", *_SHAPE):
+        if code in codes:
+            wanted[pk].append(_TEXT.format(pk, *needs))
+        else:
+            others.add(pk)
+    if not wanted:
+        return _NOBODY
+    if not others:
+        return _QUEUED
+    condition = Q(job_type_id__in=sorted(wanted.keys() - others))
+    if mixed := sorted(wanted.keys() & others):
+        texts = [text for pk in mixed for text in wanted[pk]]
+        condition |= Q(job_type_id__in=mixed) & Q(In(_SHAPE_TEXT, texts))
+    # Said twice: by the status there is an index in the order of lists, by the state the queue's.
+    return Waiters((Status.QUEUED.value,), Q(state=State.QUEUED.value) & condition)

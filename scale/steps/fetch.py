@@ -238,7 +238,8 @@ def _check_promise(length: int | None, item: Input, source: Source) -> None:
     except OSError as error:
         raise FilesystemFailure(f"input {shown(item.name)}: {reason(error)}") from None
     if length > room:
-        size = f"it has {length / MIB:.0f} MiB, the agent's disk room for {max(0, room) / MIB:.0f}"
+        needs, has = -(-length // MIB), max(0, room) // MIB
+        size = f"it has {needs} MiB, the agent's disk room for {has}"
         raise FilesystemFailure(f"input {shown(item.name)} does not fit: {size}")
 
 

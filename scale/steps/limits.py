@@ -16,7 +16,7 @@ class Limits:
     SCALE_STEPS_STALL_S     without a byte sent or received
     SCALE_STEPS_TRIES       attempts to bring one input
     SCALE_STEPS_API_TRIES   attempts of one call to Scale: long enough for web to be restarted
-    SCALE_STEPS_BACKOFF_S   first pause between attempts; each next one is twice as long
+    SCALE_STEPS_BACKOFF_S   first pause between attempts; each next one is twice as long, up to 15
     SCALE_STEPS_PROGRESS_S  between two progress lines of one file
     """
 

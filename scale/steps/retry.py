@@ -11,11 +11,15 @@ from .say import say
 
 T = TypeVar("T")
 
+#: No pause is longer, before it is spread.
+LONGEST_PAUSE_S = 15.0
+
 
 def patiently(operation: Callable[[], T], what: str, *, tries: int, backoff_s: float) -> T:
     """Return what `operation` does; repeat it after a transient NetError, at most `tries` times.
 
-    The pause doubles each time and is spread, so that agents do not come back all at once.
+    The pause doubles each time, up to LONGEST_PAUSE_S, and is spread, so that agents do not come
+    back all at once.
     """
     for attempt in range(1, tries):
         try:
@@ -23,7 +27,8 @@ def patiently(operation: Callable[[], T], what: str, *, tries: int, backoff_s: f
         except NetError as error:
             if not error.transient:
                 raise
-            pause = backoff_s * 2 ** (attempt - 1) * random.uniform(0.7, 1.3)  # noqa: S311 - no secret
-            say(f"{what}: {error}; try {attempt + 1} of {tries} in {pause:.1f} s")
-            time.sleep(pause)
+            pause_s = backoff_s * random.uniform(0.7, 1.3)  # noqa: S311 - no secret
+            say(f"{what}: {error}; try {attempt + 1} of {tries} in {pause_s:.1f} s")
+            time.sleep(pause_s)
+            backoff_s = min(2 * backoff_s, LONGEST_PAUSE_S)
     return operation()

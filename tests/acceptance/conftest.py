@@ -7,7 +7,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ class Answer:
 class Stack:
     """A running `scale up` and its admin's token."""
 
-    def __init__(self, url: str, home: Path) -> None:
+    def __init__(self, url: str, home: Path, pid: int = 0) -> None:
         self.url = url
         self.home = home
+        self.pid = pid
         self.token = (home / "token").read_text().strip()
 
     def call(
@@ -136,14 +138,14 @@ def until(true: Callable[[], Any], limit_s: float = 30) -> Any:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("home", numbered=True)
+@contextmanager
+def running_stack(home: Path, *, before: Sequence[str] = ()) -> Iterator[Stack]:
+    """Run `scale up` in a folder; `before` are words before its command line."""
     log = home.parent / f"{home.name}.log"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "scale.cli.main", "up", "--port", "0"],
+            [*before, sys.executable, "-m", "scale.cli.main", "up", "--port", "0"],
             env=environment | {"SCALE_HOME": str(home), "SCALE_KILL_GRACE_S": "1"},
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -152,7 +154,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         until(lambda: READY_LINE in log.read_text() or process.poll() is not None, START_LIMIT_S)
         assert process.poll() is None, log.read_text()
         url = log.read_text().partition(READY_LINE)[2].split()[0]
-        yield Stack(url, home)
+        yield Stack(url, home, process.pid)
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("home", numbered=True)) as started:
+        yield started

@@ -20,9 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from keep_alive import Line
 
 READY_LINE = "| ready: "
 START_LIMIT_S = 120
+CLIENTS = 4
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,6 +48,10 @@ class Stack:
         with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 80
 
     def count(self, query: str) -> int:
         return int(self.call("GET", f"/job-executions/?page_size=1&{query}")["count"])
@@ -112,12 +120,17 @@ def throughput(scale: Stack, count: int) -> None:
     job_type = make_type(scale, "true", "/bin/true")
     scale.call("PATCH", "/scheduler/", {"is_paused": True})
     started = time.monotonic()
-    with ThreadPoolExecutor(4) as pool:
-        list(
-            pool.map(
-                lambda _: scale.call("POST", "/jobs/", {"job_type_id": job_type}), range(count)
-            )
-        )
+    body = json.dumps({"job_type_id": job_type}).encode()
+
+    def submit(jobs: int) -> None:
+        line = Line(scale.port, scale.token)
+        for _ in range(jobs):
+            status, answer = line.post("/jobs/", body)
+            assert status == 201, answer
+        line.close()
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(submit, [count // CLIENTS + (n < count % CLIENTS) for n in range(CLIENTS)]))
     submitted_s = time.monotonic() - started
     started = time.monotonic()
     scale.call("PATCH", "/scheduler/", {"is_paused": False})
@@ -164,14 +177,19 @@ def idle(scale: Stack, seconds: float) -> None:
 def cpu_ticks(supervisor: int) -> dict[str, int]:
     """Return user and system time by part, in clock ticks, of the supervisor's descendants."""
     ticks: dict[str, int] = {}
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    for pid in children:
+    for pid in descendants(supervisor):
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
         known = ("scheduler", "localmesos", "worker", "web", "postgres", "valkey-server")
         name = next((part for part in known if any(part in word for word in words)), "other")
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks[name] = ticks.get(name, 0) + int(fields[11]) + int(fields[12])
     return ticks
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below one, whatever started them there."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [each for child in children for each in (child, *descendants(child))]
 
 
 def spawning(count: int) -> None:

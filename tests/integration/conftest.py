@@ -13,7 +13,8 @@ from scale.core.lifecycle import MOVES, TERMINAL, Event, Phase, State
 from scale.core.resources import Resources
 from scale.job.models import ExecutionEvent, Job, JobExecution, JobType
 from scale.job.services import Move, Placed, cancel_job, move_executions
-from scale.job.submission import JobRequest, create_job_type, submit_jobs
+from scale.job.submission import JobRequest, create_job_type, submit_job
+from scale.job.tallies import differences
 from scale.node.models import Node
 
 _numbers = itertools.count(1)
@@ -28,7 +29,10 @@ INTERFACE_WITH_STEPS = {
 
 @pytest.fixture(autouse=True)
 def rows_agree_with_their_histories(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test with a database that no state was written past the services."""
+    """Check after each test with a database that no state was written past the services.
+
+    And that every kept count is that of the rows.
+    """
     wants = {"db", "transactional_db", "live_server"} & set(request.fixturenames)
     if not wants and request.node.get_closest_marker("django_db") is None:
         yield
@@ -37,6 +41,7 @@ def rows_agree_with_their_histories(request: pytest.FixtureRequest) -> Iterator[
     yield
     problems = [text for row in JobExecution.objects.all() for text in disagreements(row)]
     assert problems == []
+    assert differences() == []
 
 
 def disagreements(row: JobExecution) -> list[str]:
@@ -83,8 +88,7 @@ def make_job(make_job_type: Callable[..., JobType]) -> Callable[..., Job]:
 
     def make(job_type: JobType | None = None, *, at: datetime | None = None, **request: Any) -> Job:
         wanted = JobRequest(job_type=job_type or make_job_type(), **request)
-        [job] = submit_jobs([wanted], user="tester", at=at or timezone.now())
-        return job
+        return submit_job(wanted, user="tester", at=at or timezone.now())[0]
 
     return make
 
@@ -175,6 +179,7 @@ def launch(execution: JobExecution, node: Node, *, at: datetime) -> None:
     placed = Placed(
         node_id=node.pk,
         agent_id=node.slave_id,
+        framework_id="framework",
         task_id=task_id,
         needs=Resources(
             execution.needs_millicpus, execution.needs_mem_mib, execution.needs_disk_mib
@@ -188,10 +193,12 @@ def launch(execution: JobExecution, node: Node, *, at: datetime) -> None:
 @pytest.fixture
 def make_user(db: None, django_user_model: Any) -> Callable[..., Any]:
     """Make a user; `permissions` are names such as `node.change_node`."""
-    from django.contrib.auth.models import Permission
+    from django.contrib.auth.models import Group, Permission
 
-    def make(*permissions: str, **fields: Any) -> Any:
+    def make(*permissions: str, role: str = "", **fields: Any) -> Any:
         user = django_user_model.objects.create_user(f"user-{next(_numbers)}", **fields)
+        if role:
+            user.groups.add(Group.objects.get(name=role))
         for name in permissions:
             app, _, codename = name.partition(".")
             user.user_permissions.add(
@@ -206,13 +213,5 @@ def make_user(db: None, django_user_model: Any) -> Callable[..., Any]:
 def api(make_user: Callable[..., Any]) -> APIClient:
     """A client whose user may do everything; logging in costs it no query."""
     client = APIClient()
-    client.force_authenticate(make_user(is_staff=True))
-    return client
-
-
-@pytest.fixture
-def user_api(make_user: Callable[..., Any]) -> APIClient:
-    """A client of a user without any permission."""
-    client = APIClient()
-    client.force_authenticate(make_user())
+    client.force_authenticate(make_user(is_superuser=True))
     return client

@@ -25,10 +25,9 @@ from scale.core.lifecycle import Event
 from scale.core.resources import Resources
 from scale.job.models import JobExecution
 from scale.job.services import Move, Placed, move_executions
-from scale.job.submission import JobRequest, create_job_type, submit_jobs
+from scale.job.submission import JobRequest, create_job_type, submit_job
 from scale.mesos.files import MAX_LENGTH
 from scale.node.models import Node
-from scale.scheduler.models import SchedulerState
 
 if TYPE_CHECKING:
     from scale.api.streams import LogStreams
@@ -132,10 +131,7 @@ def wait_until(true: Callable[[], bool], timeout_s: float = 10) -> None:
 
 
 def make_node(agent: FakeAgent, **fields: Any) -> Node:
-    """Return a node whose agent this is; the framework is known from then on."""
-    SchedulerState.objects.update_or_create(
-        pk=SchedulerState.ONLY, defaults={"framework_id": FRAMEWORK}
-    )
+    """Return a node whose agent this is."""
     name = f"node-{uuid4()}"
     given = {"hostname": name, "slave_id": name, "address": "127.0.0.1", "port": agent.port}
     return Node.objects.create(**{**given, **fields})
@@ -154,9 +150,10 @@ class Life:
         job_type = create_job_type(
             {"name": f"type-{uuid4()}", "version": "1", "interface": dict(interface)}
         )
-        [job] = submit_jobs([JobRequest(job_type, inputs or {})], user="ada", at=NOON)
+        _, row = submit_job(JobRequest(job_type, inputs or {}), user="ada", at=NOON)
         self.node, self.agent = node, agent
-        self.row: JobExecution = job.executions.get()
+        self.framework_id = FRAMEWORK
+        self.row: JobExecution = row
         self.pk = self.row.pk
 
     def move(self, event: Event, **facts: Any) -> "Life":
@@ -169,6 +166,7 @@ class Life:
         placed = Placed(
             node_id=self.node.pk,
             agent_id=self.node.slave_id,
+            framework_id=self.framework_id,
             task_id=f"{self.row.uuid}.{self.row.phase}.{self.row.launches + 1}",
             needs=Resources(1000, 100, 10),
             command_arguments="",
@@ -191,7 +189,7 @@ class Life:
 
     def file(self, stream: str, phase: str | None = None) -> Path:
         task_id = getattr(self.row, f"{phase or self.row.phase}_task_id")
-        run = f"frameworks/{FRAMEWORK}/executors/{task_id}/runs/latest"
+        run = f"frameworks/{self.framework_id}/executors/{task_id}/runs/latest"
         return self.agent.root / run / stream
 
     def write(self, stream: str, data: bytes) -> None:
@@ -294,6 +292,6 @@ def running_web() -> Iterator[tuple[int, "LogStreams"]]:
             thread.join()
             # With its threads go their connections to the database.
             for worker in set(threading.enumerate()) - before:
-                if worker.name.startswith(("WSGI", "logs")):
+                if worker.name.startswith(("WSGI", "pages", "logs")):
                     worker.join(10)
             gc.collect()

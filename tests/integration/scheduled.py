@@ -35,7 +35,7 @@ from scale.core.cluster import (
 from scale.core.resources import Resources
 from scale.job import bulk
 from scale.job.models import ExecutionEvent, Job, JobExecution, JobType
-from scale.job.submission import JobRequest, create_job_type, submit_jobs
+from scale.job.submission import JobRequest, create_job_type, submit_job, submit_jobs
 from scale.scheduler.leader import Leadership
 from scale.scheduler.loop import SchedulerLoop
 
@@ -68,10 +68,8 @@ def submit(
     **wanted: Any,
 ) -> JobExecution:
     """Submit one job; return its execution, which waits in the queue."""
-    [job] = submit_jobs(
-        [JobRequest(job_type or make_type(), inputs or {}, **wanted)], user="ada", at=at
-    )
-    return job.executions.get()
+    request = JobRequest(job_type or make_type(), inputs or {}, **wanted)
+    return submit_job(request, user="ada", at=at)[1]
 
 
 def submit_many(job_type: JobType, count: int, *, at: datetime = NOON) -> list[JobExecution]:
@@ -106,7 +104,7 @@ class Bench:
     """One scheduler, its played cluster, and its clocks, which stand still until turned."""
 
     def __init__(self, *, name: str = "one", leadership: Leadership | None = None) -> None:
-        self.elapsed_s = 0.0
+        self.elapsed_s = self.clock_step_s = 0.0
         self.leadership = leadership or HintedLeadership(name)
         self.leadership.acquire(now=self.now())
         self.gateway = FakeGateway()
@@ -119,7 +117,7 @@ class Bench:
         )
 
     def now(self) -> datetime:
-        return NOON + timedelta(seconds=self.elapsed_s)
+        return NOON + timedelta(seconds=self.elapsed_s + self.clock_step_s)
 
     def close(self) -> None:
         self.leadership.release()

@@ -76,10 +76,11 @@ def test_a_node_shows_what_runs_there_and_what_that_takes(
     assert execution["node"] == {"id": node.pk}
     assert execution["cpus_scheduled"] == 0.5
     assert execution["job"]["job_type"]["name"] == job_type.name
-    assert found["resources"] == {
-        "total": {"cpus": 2.5, "mem": 16000.0, "disk": 100_000.0},
-        "scheduled": {"cpus": 0.5, "mem": 100.0, "disk": 10.0},
-    }
+    total, taken = (
+        {"cpus": 2.5, "mem": 16000.0, "disk": 100_000.0},
+        {"cpus": 0.5, "mem": 100.0, "disk": 10.0},
+    )
+    assert found["resources"] == {"total": total, "scheduled": taken, "used": taken, **total}
 
 
 def test_a_node_that_is_not_online_is_disconnected(
@@ -92,7 +93,9 @@ def test_a_node_that_is_not_online_is_disconnected(
 
 def test_a_node_that_has_not_told_its_size(make_node: Callable[..., Node], api: APIClient) -> None:
     found = api.get(f"/nodes/{make_node(mem_mib_total=None).pk}/").json()
-    assert found["resources"]["total"] is None
+    assert (found["resources"]["total"], found["resources"]["cpus"]) == (None, None)
+    rounded = api.get(f"/nodes/{make_node(millicpus_total=2250).pk}/").json()
+    assert rounded["resources"]["cpus"] == rounded["resources"]["total"]["cpus"] == 2.2
 
 
 def test_a_node_is_paused_with_a_reason_and_resumed(
@@ -237,7 +240,7 @@ def test_the_queue_is_shown_by_job_type(
     make_execution(State.QUEUED, job_type=sooner)
     make_execution(State.QUEUED, job_type=sooner, at=LONG_AGO)
     make_execution(State.RUNNING, job_type=sooner)
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(4):
         found = api.get("/queue/status/").json()["queue_status"]
     assert [each["job_type_name"] for each in found] == [sooner.name, later.name, paused.name]
     assert found[0] == {
@@ -248,10 +251,13 @@ def test_the_queue_is_shown_by_job_type(
         "job_type_version": "1.0",
         "highest_priority": 5,
         "is_job_type_paused": False,
-        "waiting_reason": None,
+        "waiting_reason": {
+            "code": "NO_SCHEDULER",
+            "message": "no scheduler has been at work yet; nothing is launched",
+            "since": "2020-01-01T12:00:00.000Z",
+        },
     }
     assert found[2]["is_job_type_paused"] is True
-    assert found[2]["waiting_reason"]["code"] == "JOB_TYPE_PAUSED"
 
 
 def test_every_pause_and_its_end_wake_the_scheduler(

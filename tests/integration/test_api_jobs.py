@@ -108,7 +108,7 @@ def test_the_type_may_be_given_by_its_id_and_numbers_as_text(
         ({"job_type": {"name": "word-count", "version": "9"}}, 404, None),
         ({"job_type_id": 999_999}, 404, None),
         ({"job_type_id": 2**63 - 1}, 404, None),
-        ({"job_type_id": "9" * 30}, 404, None),
+        ({"job_type_id": "9" * 30}, 400, "job_type_id"),
         ({"job_type_id": "x"}, 400, "job_type_id"),
         ({"job_type_id": None}, 400, "job_type_id"),
     ],

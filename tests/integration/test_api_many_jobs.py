@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -20,7 +21,7 @@ from scale.job.asked import BulkAction, IdempotencyKey
 from scale.job.bulk_actions import Filters, advance_bulk_action, ask_bulk_action, requeue_matching
 from scale.job.idempotency import submit_once
 from scale.job.models import Job, JobExecution, JobType
-from scale.job.submission import JobRequest
+from scale.job.submission import JobRequest, submit_jobs
 from scale.job.tasks import forget_idempotency_keys, work_off_bulk_actions
 
 LONG_AGO = datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -131,7 +132,7 @@ def test_a_key_is_for_one_request_of_one_user(
     elsewhere = api.post("/jobs/bulk/", {"jobs": [body]}, format="json", headers=headers)
     assert elsewhere.status_code == 409
     stranger = APIClient()
-    stranger.force_authenticate(make_user())
+    stranger.force_authenticate(make_user(role="operator"))
     assert stranger.post("/jobs/", body, format="json", headers=headers).status_code == 201
     assert Job.objects.count() == 2
 
@@ -164,15 +165,14 @@ def test_a_key_that_is_none(
 def test_of_two_requests_with_one_key_at_the_same_time_one_makes_the_job(
     make_job_type: Callable[..., JobType], make_user: Callable[..., Any]
 ) -> None:
-    job_type, user, together = make_job_type(), make_user(), Barrier(4)
+    job_type, user, together = make_job_type(), make_user(role="operator"), Barrier(4)
 
     def submit(_: int) -> list[int]:
         together.wait()
         try:
             return submit_once(
-                [JobRequest(job_type)],
+                partial(submit_jobs, [JobRequest(job_type)], user="u", at=timezone.now()),
                 user_id=user.pk,
-                user="u",
                 key="k",
                 request_hash="h",
                 at=timezone.now(),

@@ -1,21 +1,24 @@
 """/status/, /scheduler/queued-resources/ and /metrics say what is so."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
 from scale.core.lifecycle import State
+from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType
 from scale.node.models import Node
 from scale.scheduler import overview
+from scale.scheduler.figures import Figures
 from scale.scheduler.models import SchedulerState
+
+BEGAN = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -26,7 +29,20 @@ def leading(db: None) -> None:
         leader="here:1",
         master="10.0.0.1:5050",
         framework_id="f-1",
+        epoch=4,
+        figures=figures(),
     )
+
+
+def figures() -> dict[str, Any]:
+    """Return what a leader stored that has led for a minute."""
+    made = Figures(began=BEGAN, now_s=0)
+    made.count("launches", 7, now_s=30)
+    made.count("offers", 2, now_s=30)
+    made.count("failed", 1, now_s=30)
+    made.waited([0.75, 100])
+    made.round_took(0.25, now_s=30)
+    return made.document(offered=Resources(500, 1024, 1), now_s=70)
 
 
 @pytest.fixture
@@ -56,14 +72,25 @@ def test_the_status_shows_the_scheduler_the_cluster_and_the_queue(
     lost = make_node(is_online=False)
     make_node(is_active=False, archived=timezone.now())
     broken = make_node(is_paused_errors=True)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(5):
         answer = api.get("/status/")
     assert answer.status_code == 200
     found = answer.json()
     assert found["master"] == {"is_online": True, "hostname": "10.0.0.1", "port": 5050}
     assert found["scheduler"]["is_online"] is True
     assert found["scheduler"]["hostname"] == "here:1"
-    assert (found["queue_depth"], found["is_queue_depth_estimated"]) == (2, False)
+    assert found["scheduler"]["epoch"] == 4
+    assert found["scheduler"]["leading_since"] == "2026-03-04T12:00:00.000Z"
+    assert found["mesos"] == {
+        "is_connected": True,
+        "master": "10.0.0.1:5050",
+        "framework_id": "f-1",
+        "trouble": None,
+    }
+    assert found["queue_depth"] == 2
+    assert found["rates"]["launches"] == pytest.approx(7 / 60, abs=0.001)
+    assert found["rates"]["updates"] == 0
+    assert found["round_seconds"] == {"p50": 0.25, "max": 0.25}
     troubles = found["nodes"].pop("troubles")
     assert found["nodes"] == {"ready": 1, "paused": 1, "degraded": 1, "offline": 1, "inactive": 1}
     assert [(each["id"], each["state"], each["reason"]) for each in troubles] == [
@@ -72,6 +99,7 @@ def test_the_status_shows_the_scheduler_the_cluster_and_the_queue(
         (broken.pk, "degraded", "too many errors"),
     ]
     assert found["resources"]["total"] == {"cpus": 24.0, "mem": 48000.0, "disk": 300_000.0}
+    assert found["resources"]["offered"] == {"cpus": 0.5, "mem": 1024.0, "disk": 1.0}
     assert found["resources"]["used"] == {"cpus": 0.5, "mem": 100.0, "disk": 10.0}
     assert found["resources"]["free"] == {"cpus": 23.5, "mem": 47900.0, "disk": 299_990.0}
 
@@ -86,14 +114,18 @@ def test_a_silent_scheduler_is_503_and_its_master_not_online(
     assert answer.status_code == 503
     assert answer.json()["scheduler"]["is_online"] is False
     assert answer.json()["master"]["is_online"] is False
+    assert answer.json()["scheduler"]["leading_since"] is None
+    assert answer.json()["rates"] is None, "nobody measures"
+    assert answer.json()["resources"]["offered"] is None
 
 
 def test_a_scheduler_that_is_not_connected_is_online_all_the_same(
     leading: None, api: APIClient
 ) -> None:
-    SchedulerState.objects.update(is_connected=False)
+    SchedulerState.objects.update(is_connected=False, trouble="403: not you")
     answer = api.get("/status/")
     assert answer.status_code == 200
+    assert answer.json()["mesos"]["trouble"] == "403: not you"
     assert answer.json()["master"]["is_online"] is False
 
 
@@ -102,28 +134,52 @@ def test_a_scheduler_without_a_row_is_offline(api: APIClient, db: None) -> None:
     answer = api.get("/status/")
     assert answer.status_code == 503
     assert answer.json()["master"] == {"is_online": False, "hostname": None, "port": None}
-
-
-def test_a_long_queue_is_estimated_by_its_index(
-    work: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(overview, "EXACT_DEPTH", 1)
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE job_execution")
-    found = overview.queue_depth()
-    assert (found.count, found.is_estimate) == (2, True)
+    assert answer.json()["scheduler"]["epoch"] == 0
 
 
 def test_what_is_queued_and_what_it_needs(
     work: Node, api: APIClient, django_assert_num_queries: Callable[..., Any]
 ) -> None:
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(6):
         found = api.get("/scheduler/queued-resources/").json()
     assert found == {
         "cluster_resources": {"cpus": 8.0, "mem": 16000.0, "disk": 100_000.0},
         "queue_lengths": {"PENDING": 0, "QUEUED": 2, "RUNNING": 1},
         "queued_resources": {"cpus": 1.0, "mem": 200.0, "disk": 20.0},
         "total_resources": {"cpus": 1.5, "mem": 300.0, "disk": 30.0},
+    }
+
+
+def test_of_job_types_with_several_shapes_each_execution_is_counted(
+    make_job_type: Callable[..., JobType],
+    make_execution: Callable[..., JobExecution],
+    api: APIClient,
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: Callable[..., Any],
+) -> None:
+    plain, mixed = make_job_type(cpus_required=1), make_job_type(cpus_required=2)
+    for _ in range(3):
+        make_execution(job_type=plain)
+        make_execution(job_type=mixed)
+    JobType.objects.filter(pk=mixed.pk).update(cpus_required=0.5)
+    mixed.refresh_from_db()
+    make_execution(job_type=mixed)
+    with django_assert_num_queries(7):
+        found = api.get("/scheduler/queued-resources/").json()
+    assert found["queued_resources"]["cpus"] == 3 + 6 + 0.5
+    monkeypatch.setattr(overview, "SHAPE_LIMIT", 3)
+    assert api.get("/scheduler/queued-resources/").json() == found, "beyond the limit all are read"
+
+
+def read(answer: Any) -> dict[tuple[str, ...], float]:
+    """Return the samples of a text in the format of Prometheus by name and values of labels."""
+    families = list(text_string_to_metric_families(answer.content.decode()))
+    assert all(family.documentation for family in families)
+    assert "unknown" not in {family.type for family in families}
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
     }
 
 
@@ -134,25 +190,44 @@ def test_prometheus_reads_the_metrics(
     api: APIClient,
     django_assert_num_queries: Callable[..., Any],
 ) -> None:
-    make_execution(State.FAILED)
-    with django_assert_num_queries(9):
+    failed = make_execution(State.FAILED)
+    ended = timezone.now() - timedelta(hours=1)
+    JobExecution.objects.filter(pk=failed.pk).update(ended=ended)
+    with django_assert_num_queries(12):
         answer = api.get("/metrics")
     assert answer["Content-Type"].startswith("text/plain; version=0.0.4")
-    samples = {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.content.decode())
-        for sample in family.samples
-    }
+    samples = read(answer)
     assert samples["scale_scheduler_up",] == 1
     assert samples["scale_scheduler_connected",] == 1
     assert 0 <= samples["scale_scheduler_silent_seconds",] < 12
     assert samples["scale_queue_depth",] == 2
-    assert samples["scale_executions", "running"] == 1
+    assert samples["scale_executions", "QUEUED"] == 2
+    assert samples["scale_executions", "CANCELED"] == 0
+    assert samples["scale_executions_on_nodes", "running"] == 1
     assert samples["scale_nodes", "ready"] == 2
     assert samples["scale_resources_used", "cpus"] == 0.5
-    assert samples["scale_owed", "logs"] == 2
-    assert samples["scale_jobs_ended_5m", "ALGORITHM", "FAILED"] == 1
-    assert samples["scale_jobs_ended_5m", "", "COMPLETED"] == 1
+    assert samples["scale_resources_offered", "mem"] == 1024
+    assert samples["scale_logs_owed",] == 2
+    assert 0 <= samples["scale_log_lag_seconds",] < 60, "of the oldest execution"
+    assert samples["scale_execution_errors_total", "ALGORITHM"] == 1
+    assert samples["scale_execution_errors_total", "SYSTEM"] == 0
+    assert samples["scale_launches_total",] == 7
+    assert samples["scale_offers_total",] == 2
+    assert samples["scale_executions_ended_total", "failed"] == 1
+    assert samples["scale_queue_wait_seconds_bucket", "0.5"] == 0
+    assert samples["scale_queue_wait_seconds_bucket", "1"] == 1
+    assert samples["scale_queue_wait_seconds_bucket", "+Inf"] == 2
+    assert samples["scale_queue_wait_seconds_count",] == 2
+    assert samples["scale_queue_wait_seconds_sum",] == 100.75
+    assert samples["scale_round_seconds_count",] == 1
+
+
+def test_before_any_leader_there_are_metrics_all_the_same(db: None, api: APIClient) -> None:
+    SchedulerState.objects.all().delete()
+    samples = read(api.get("/metrics"))
+    assert samples["scale_scheduler_up",] == samples["scale_queue_depth",] == 0
+    assert samples["scale_log_lag_seconds",] == 0
+    assert ("scale_launches_total",) not in samples
 
 
 def test_the_metrics_are_for_who_may_read(db: None, api: APIClient) -> None:
@@ -161,4 +236,3 @@ def test_the_metrics_are_for_who_may_read(db: None, api: APIClient) -> None:
     with override_settings(SCALE_ANONYMOUS_READ=True):
         assert APIClient().get("/metrics").status_code == 200
     assert api.get("/metrics?foo=1").json()["field"] == "foo"
-    assert api.get("/v3/metrics").status_code == 404

@@ -1,4 +1,5 @@
-"""Why something waits is said with a code, numbers and a time."""
+"""Why something waits is answered with a code, a sentence and a time; what the codes mean is tested
+with the scheduler that gives them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,20 +11,28 @@ from rest_framework.test import APIClient
 
 from scale.core.lifecycle import State
 from scale.job.models import JobExecution, JobType
-from scale.node.models import Node
-from scale.scheduler.models import SchedulerState
+from scale.scheduler.models import SchedulerState, WaitingShape
 
 LONG_AGO = datetime(2020, 1, 1, 12, tzinfo=UTC)
+LATER = LONG_AGO + timedelta(hours=1)
 
 
 @pytest.fixture
-def job_type(make_job_type: Callable[..., JobType]) -> JobType:
-    return make_job_type(cpus_required=2, mem_required=4000, disk_out_const_required=10)
+def leading(db: None) -> None:
+    SchedulerState.objects.update(heartbeat=timezone.now(), is_connected=True)
 
 
-@pytest.fixture
-def queued(job_type: JobType, make_execution: Callable[..., JobExecution]) -> JobExecution:
-    return make_execution(State.QUEUED, job_type=job_type, at=LONG_AGO)
+def explained(execution: JobExecution, *, code: str = "NO_NODES", disk: int = 0) -> None:
+    """Store a reason, as the leader does; `disk` is how much more disk than the execution needs."""
+    WaitingShape.objects.create(
+        job_type_id=execution.job_type_id,
+        needs_millicpus=execution.needs_millicpus,
+        needs_mem_mib=execution.needs_mem_mib,
+        needs_disk_mib=execution.needs_disk_mib + disk,
+        code=code,
+        message=f"{code}, {disk} more",
+        since=LATER,
+    )
 
 
 def reason(api: APIClient, execution: JobExecution) -> Any:
@@ -34,101 +43,48 @@ def reason(api: APIClient, execution: JobExecution) -> Any:
     return found
 
 
-def test_without_nodes_everything_waits_for_one(queued: JobExecution, api: APIClient) -> None:
+def test_what_the_leader_stored_is_shown(
+    leading: None, make_execution: Callable[..., JobExecution], api: APIClient
+) -> None:
+    queued = make_execution(State.QUEUED, at=LONG_AGO)
+    explained(queued, disk=1, code="INSUFFICIENT_DISK")
+    assert api.get(f"/job-executions/{queued.pk}/").json()["waiting_reason"] == {
+        "code": "WAITING_FOR_OFFERS",
+        "message": "nothing is known to be in its way; the scheduler looks at it next",
+        "since": "2020-01-01T12:00:00.000Z",
+    }
+    explained(queued)
     assert reason(api, queued) == {
         "code": "NO_NODES",
-        "message": "the cluster has no nodes",
-        "since": "2020-01-01T12:00:00.000Z",
+        "message": "NO_NODES, 0 more",
+        "since": "2020-01-01T13:00:00.000Z",
     }
 
 
-@pytest.mark.parametrize(
-    ("node", "code", "words"),
-    [
-        ({"mem_mib_total": 3999}, "NO_NODE_LARGE_ENOUGH", "the largest node has 3999"),
-        ({"is_online": False}, "NO_NODES", "no nodes"),
-        ({"is_paused": True}, "NODE_PAUSED", "paused"),
-        ({"is_paused_errors": True}, "NODE_PAUSED", "paused"),
-        ({"millicpus_total": None}, "NO_NODE_LARGE_ENOUGH", "asks 2 cpus"),
-    ],
-)
-def test_nodes_that_will_not_do(
-    node: dict[str, Any],
-    code: str,
-    words: str,
-    queued: JobExecution,
-    make_node: Callable[..., Node],
-    api: APIClient,
+def test_without_a_leader_nothing_is_launched(
+    make_execution: Callable[..., JobExecution], api: APIClient
 ) -> None:
-    make_node(**node)
-    found = reason(api, queued)
-    assert found["code"] == code
-    assert words in found["message"]
-
-
-@pytest.mark.parametrize(
-    ("taken", "code", "words"),
-    [
-        ({"mem_required": 15_000}, "INSUFFICIENT_MEM", "has 1000 free of 16000"),
-        ({"cpus_required": 6.5}, "INSUFFICIENT_CPUS", "has 1.5 free of 8"),
-        ({"disk_out_const_required": 99_995}, "INSUFFICIENT_DISK", "has 5 free of 100000"),
-    ],
-)
-def test_nodes_that_are_full_are_named_with_numbers(
-    taken: dict[str, Any],
-    code: str,
-    words: str,
-    queued: JobExecution,
-    make_node: Callable[..., Node],
-    make_job_type: Callable[..., JobType],
-    make_execution: Callable[..., JobExecution],
-    api: APIClient,
-) -> None:
-    node = make_node()
-    make_execution(State.RUNNING, node=node, job_type=make_job_type(**taken))
-    found = reason(api, queued)
-    assert found["code"] == code
-    assert f"the roomiest node, {node.hostname}, {words}" in found["message"]
-
-
-def test_what_fits_has_nothing_in_its_way(
-    queued: JobExecution, make_node: Callable[..., Node], api: APIClient
-) -> None:
-    make_node()
-    assert reason(api, queued) is None
-
-
-def test_pauses_and_limits_come_before_the_nodes(
-    queued: JobExecution,
-    job_type: JobType,
-    make_execution: Callable[..., JobExecution],
-    api: APIClient,
-) -> None:
-    make_execution(State.RUNNING, job_type=job_type)
-    JobType.objects.update(max_scheduled=1)
-    assert reason(api, queued)["code"] == "MAX_SCHEDULED_REACHED"
-    JobType.objects.update(launch_failures=4, launch_after=timezone.now() + timedelta(seconds=100))
-    assert reason(api, queued)["code"] == "RETRY_BACK_OFF"
-    paused = timezone.now()
-    JobType.objects.update(is_paused=True, paused=paused)
-    found = reason(api, queued)
-    assert found["code"] == "JOB_TYPE_PAUSED"
-    assert found["since"][:19] == paused.isoformat()[:19]
-    SchedulerState.objects.update(is_paused=True)
-    assert reason(api, queued)["code"] == "SCHEDULER_PAUSED"
+    queued = make_execution(State.QUEUED, at=LONG_AGO)
+    explained(queued)
+    SchedulerState.objects.update(heartbeat=LATER, is_connected=True)
+    assert reason(api, queued) == {
+        "code": "NO_SCHEDULER",
+        "message": "no scheduler has been at work since 2020-01-01T13:00:00Z; nothing is launched",
+        "since": "2020-01-01T13:00:00.000Z",
+    }
+    SchedulerState.objects.all().delete()
+    assert reason(api, queued)["message"] == (
+        "no scheduler has been at work yet; nothing is launched"
+    )
 
 
 def test_a_next_phase_waits_for_its_node(
-    make_node: Callable[..., Node], make_execution: Callable[..., JobExecution], api: APIClient
+    leading: None, make_execution: Callable[..., JobExecution], api: APIClient
 ) -> None:
-    node = make_node(mem_mib_total=100)
-    held = make_execution(State.HOLDING, node=node)
+    held = make_execution(State.HOLDING, at=LONG_AGO)
     found = reason(api, held)
     assert found["code"] == "WAITING_FOR_ITS_NODE"
-    assert found["message"] == "its node has nothing free now"
-    make_execution(State.RUNNING, node=node)
-    make_execution(State.RUNNING, node=node)
-    assert f"its node, {node.hostname}, has" in reason(api, held)["message"]
+    assert found["since"] == "2020-01-01T12:00:00.000Z"
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.COMPLETED, State.CANCELED])
@@ -143,19 +99,68 @@ def test_what_does_not_wait_has_no_reason_and_costs_no_query(
         assert reason(api, execution) is None
 
 
+def test_lists_are_filtered_by_what_is_waited_for(
+    leading: None,
+    make_execution: Callable[..., JobExecution],
+    api: APIClient,
+    django_assert_max_num_queries: Callable[..., Any],
+) -> None:
+    first, second, third = (make_execution(State.QUEUED) for _ in range(3))
+    held = make_execution(State.HOLDING)
+    make_execution(State.RUNNING, job_type=first.job.job_type)
+    explained(first)
+    explained(second, code="NODE_PAUSED")
+    explained(third, code="INSUFFICIENT_CPUS")
+    explained(third, disk=1)
+
+    def found(query: str) -> list[int]:
+        with django_assert_max_num_queries(5):
+            answer = api.get(f"/job-executions/?order=id&{query}").json()
+        assert answer["count"] == len(answer["results"])
+        return [each["id"] for each in answer["results"]]
+
+    assert found("waiting_reason=NO_NODES") == [first.pk]
+    assert found("waiting_reason=NO_NODES&waiting_reason=NODE_PAUSED") == [first.pk, second.pk]
+    assert found("waiting_reason=WAITING_FOR_ITS_NODE") == [held.pk]
+    assert found(f"waiting_reason=NO_NODES&job_type_id={first.job_type_id}") == [first.pk]
+    both = "waiting_reason=NO_NODES&waiting_reason=WAITING_FOR_ITS_NODE"
+    assert found(both) == [first.pk, held.pk]
+    assert found(f"{both}&status=RUNNING") == [held.pk]
+    assert found("waiting_reason=NODE_PAUSED&status=RUNNING") == []
+    own = f"/jobs/{first.job_id}/executions/"
+    assert api.get(f"{own}?waiting_reason=NO_NODES").json()["count"] == 1
+    assert api.get(f"{own}?waiting_reason=NODE_PAUSED").json()["count"] == 0
+    for path in ("/job-executions/", own):
+        answer = api.get(f"{path}?waiting_reason=TIRED")
+        assert (answer.status_code, answer.json()["field"]) == (400, "waiting_reason")
+    SchedulerState.objects.update(heartbeat=LONG_AGO)
+    found_now = api.get("/job-executions/?order=id&waiting_reason=NO_SCHEDULER").json()["results"]
+    assert [each["id"] for each in found_now] == [first.pk, second.pk, third.pk, held.pk]
+
+
+def test_a_filter_that_nothing_fits_answers_an_empty_list(
+    leading: None, make_execution: Callable[..., JobExecution], api: APIClient
+) -> None:
+    make_execution(State.QUEUED)
+    assert api.get("/job-executions/?waiting_reason=NO_NODES").json()["results"] == []
+
+
 def test_reasons_cost_as_many_queries_however_much_waits(
+    leading: None,
     make_job_type: Callable[..., JobType],
     make_execution: Callable[..., JobExecution],
-    make_node: Callable[..., Node],
     api: APIClient,
     django_assert_num_queries: Callable[..., Any],
 ) -> None:
-    for _ in range(3):
-        make_node()
-        job_type = make_job_type(max_scheduled=1)
-        execution = make_execution(State.QUEUED, job_type=job_type)
-        make_execution(State.QUEUED, job_type=job_type)
-    with django_assert_num_queries(7):
-        assert len(api.get("/queue/status/").json()["queue_status"]) == 3
-    with django_assert_num_queries(5):
-        api.get(f"/job-executions/{execution.pk}/")
+    for count in (1, 5):
+        for _ in range(count):
+            queued = make_execution(State.QUEUED, job_type=make_job_type())
+            explained(queued)
+        with django_assert_num_queries(5):
+            found = api.get("/queue/status/").json()["queue_status"]
+        assert {each["waiting_reason"]["code"] for each in found} == {"NO_NODES"}
+        with django_assert_num_queries(3):
+            api.get(f"/job-executions/{queued.pk}/")
+    held = make_execution(State.HOLDING)
+    with django_assert_num_queries(3):
+        api.get(f"/job-executions/{held.pk}/")

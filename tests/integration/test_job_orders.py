@@ -28,6 +28,8 @@ from scale.job.orders import (
     work_dir,
 )
 from scale.job.tokens import issue, task_of
+from scale.steps.limits import Limits
+from scale.steps.retry import LONGEST_PAUSE_S
 
 pytestmark = pytest.mark.django_db
 SHELLS = [path for name in ("sh", "dash", "bash") if (path := shutil.which(name))]
@@ -234,6 +236,14 @@ def test_steps_get_their_program_and_a_token_for_this_task_only(phase: str, tmp_
     assert task_of(issue(other.uuid, task.task_id), execution.uuid) is None
     assert task_of("", execution.uuid) is None
     assert token not in task.command + task.name
+
+
+def test_only_post_asks_for_scale_until_its_time_out_as_its_command_has_run() -> None:
+    execution = submit(make_type({"command": "x", "output_data": [{"name": "o", "type": "file"}]}))
+    assert "SCALE_STEPS_API_TRIES" not in task_for(execution, "pre").environment
+    tries = int(task_for(execution, "post").environment["SCALE_STEPS_API_TRIES"])
+    limits = Limits.from_environment({"SCALE_STEPS_API_TRIES": str(tries)})
+    assert limits.api_tries * LONGEST_PAUSE_S > 604_800, "the longest time-out that can be set"
 
 
 def test_limits_of_phases(settings: Settings) -> None:

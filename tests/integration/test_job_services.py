@@ -46,7 +46,7 @@ def node(agent_id: str = "a1") -> Node:
 
 def launch_of(execution: JobExecution) -> Move:
     task_id = f"{execution.uuid}.{execution.phase}.{execution.launches + 1}"
-    placed = Placed(node().pk, "a1", task_id, Resources(1000, 100, 10), "-x", {"A": "b"})
+    placed = Placed(node().pk, "a1", "f", task_id, Resources(1000, 100, 10), "-x", {"A": "b"})
     return Move(execution.pk, Event.LAUNCH, deadline=LATER, placed=placed)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import DataError, transaction
 from scheduled import NOON, THREE_PHASES, make_type, statements, submit
 
 from scale.core.errors import InvalidInput, NotAllowedNow
@@ -294,15 +294,11 @@ def test_several_jobs_are_stored_all_or_none() -> None:
     assert TriggerEvent.objects.count() == 1
 
 
-def test_jobs_that_cannot_be_queued_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_cannot_be_queued_are_not_stored() -> None:
     job_type = make_type()
-
-    def fail(*_given: object, **_named: object) -> None:
-        raise OperationalError("gone")
-
-    monkeypatch.setattr("scale.job.submission.queue_executions", fail)
-    with pytest.raises(OperationalError):
-        submit(job_type)
+    good, bad = JobRequest(job_type), JobRequest(job_type, priority=2**31)
+    with pytest.raises(DataError), transaction.atomic():
+        submit_jobs([good] * 500 + [bad] + [good] * 499, user="ada", at=NOON)
     for model in (Job, JobExecution, TriggerEvent, ExecutionEvent):
         assert not model.objects.exists()
 

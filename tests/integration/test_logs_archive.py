@@ -11,7 +11,6 @@ import pytest
 from django.core.files.storage import default_storage
 from django.db import connection
 from log_world import (
-    FRAMEWORK,
     NOON,
     THREE_PHASES,
     FakeAgent,
@@ -24,7 +23,7 @@ from log_world import (
 from scale.api.log_reader import LogReader
 from scale.job import archive, logs
 from scale.job.archive import OFFLINE_GIVE_UP, REFUSED_GIVE_UP, archive_owed_logs
-from scale.job.logs import CUT_NOTE, Agents, Logs, find_logs
+from scale.job.logs import CUT_NOTE, Agents, find_logs
 from scale.job.models import ArchivedLog
 from scale.job.tasks import archive_logs
 from scale.mesos.files import AgentError, AgentFiles, AgentUnreachable, FileGone
@@ -70,7 +69,7 @@ def agents() -> Iterator[Agents]:
 @pytest.fixture
 def run(agents: Agents) -> Callable[..., int]:
     def run(after: timedelta = timedelta()) -> int:
-        return archive_owed_logs(agents, framework_id=FRAMEWORK, now=NOON + after)
+        return archive_owed_logs(agents, now=NOON + after)
 
     return run
 
@@ -78,10 +77,7 @@ def run(agents: Agents) -> Callable[..., int]:
 def whole(agents: Agents, life: Life, name: str = "stdout") -> bytes:
     """Read a log as the interface does, with nothing in memory."""
 
-    def find(execution_id: int) -> Logs:
-        return find_logs(execution_id, framework_id=FRAMEWORK)
-
-    reader = LogReader(agents, find)
+    reader = LogReader(agents, find_logs)
     view = reader.view(life.pk, name)
     assert view.is_complete
     return reader.read(view, 0, view.size)
@@ -135,6 +131,19 @@ def test_every_phase_is_archived(
     assert ArchivedLog.objects.filter(execution=life.pk).count() == 6
     assert whole(agents, life) == b"pre\njob\npost\n"
     assert whole(agents, life, "stderr") == b"oh\n"
+
+
+def test_logs_are_found_under_the_framework_that_launched_the_task(
+    run: Callable[..., int], node: Node, agent: FakeAgent, agents: Agents
+) -> None:
+    life = Life(node, agent, THREE_PHASES)
+    life.start(stdout=b"pre\n").hold()
+    life.framework_id = "the-next-framework"  # the master removed the first one meanwhile
+    life.start(stdout=b"job\n").hold().start(stdout=b"post\n").finish()
+    assert whole(agents, life) == b"pre\njob\npost\n"
+    run()
+    assert whole(agents, life) == b"pre\njob\npost\n"
+    assert not ArchivedLog.objects.filter(execution=life.pk, lost=True).exists()
 
 
 def test_what_still_runs_is_left_alone(run: Callable[..., int], life: Life) -> None:
@@ -235,7 +244,7 @@ def test_a_silent_agent_is_asked_about_one_execution_only(
         return agents.read_file(*where)
 
     counting = Agents(read, agents.gone, agents.unreachable, agents.refused)
-    assert archive_owed_logs(counting, framework_id=FRAMEWORK, now=NOON) == 0
+    assert archive_owed_logs(counting, now=NOON) == 0
     assert len(tries) <= archive._READERS
 
 

@@ -58,7 +58,7 @@ def web(
     transactional_db: None, server: tuple[int, LogStreams], make_user: Callable[..., Any]
 ) -> Iterator[Web]:
     port, log_streams = server
-    yield Web(port, AuthToken.objects.create(make_user())[1])
+    yield Web(port, AuthToken.objects.create(make_user(role="viewer"))[1])
     wait_until(lambda: log_streams.is_idle)
 
 
@@ -198,7 +198,7 @@ def test_the_session_of_the_admin_may_read(
     web: Web, life: Life, client: Any, make_user: Any
 ) -> None:
     life.start(stdout=b"hello")
-    client.force_login(make_user())
+    client.force_login(make_user(role="viewer"))
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     assert web.get(logs_of(life, "stdout/"), Authorization="", Cookie=cookie).body == b"hello"
 
@@ -258,7 +258,7 @@ def test_bytes_that_cannot_be_had_are_never_left_out_in_silence(
     assert (part.status, "detail" in part.json()) == (answer, True)
     with pytest.raises(IncompleteRead):
         web.get(logs_of(life, "stdout/"))
-    client.force_login(make_user())
+    client.force_login(make_user(role="viewer"))
     assert client.get(logs_of(life, "stdout/?offset=3000000")).status_code == answer
 
 
@@ -413,7 +413,7 @@ def test_the_views_answer_like_the_native_paths(
     web: Web, life: Life, client: Any, make_user: Any
 ) -> None:
     life.start(stdout=b"0123456789").finish()
-    client.force_login(make_user())
+    client.force_login(make_user(role="viewer"))
     for rest, header in [("stdout/", ""), ("stdout/", "bytes=4-"), ("combined/?offset=99", "")]:
         headers = {"Range": header} if header else {}
         ours = client.get(logs_of(life, rest), headers=headers)
@@ -425,3 +425,10 @@ def test_the_views_answer_like_the_native_paths(
     head = client.head(logs_of(life, "stdout/"))
     assert (head.headers["Content-Length"], head.content) == ("10", b"")
     assert client.get(logs_of(life, "stream/")).status_code == 501
+
+
+def test_an_event_id_that_is_none_of_ours_is_refused(web: Web, life: Life) -> None:
+    life.start(stdout=b"hello")
+    answer = web.get(logs_of(life, "stream/"), Last_Event_ID="12x")
+    assert answer.status == 400
+    assert json.loads(answer.body)["field"] == "Last-Event-ID"

@@ -27,11 +27,10 @@ from scale.core.lifecycle import Event
 from scale.core.resources import Resources
 from scale.job.models import ArchivedLog, JobExecution
 from scale.job.services import Move, Placed, move_executions
-from scale.job.submission import JobRequest, create_job_type, submit_jobs
+from scale.job.submission import JobRequest, create_job_type, submit_job
 from scale.job.tasks import archive_logs
 from scale.mesos.gateway import MesosGateway
 from scale.node.models import Node
-from scale.scheduler.models import SchedulerState
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -99,16 +98,15 @@ def cluster(tmp_path: Path, settings: Any) -> Iterator[Cluster]:
         process.wait(15)
 
 
-def launch(cluster: Cluster, offer: Offer, go: Path) -> JobExecution:
+def launch(cluster: Cluster, framework_id: str, offer: Offer, go: Path) -> JobExecution:
     """Store an execution and launch its task, in the order in which the scheduler does."""
     node = Node.objects.create(
         hostname=offer.hostname, slave_id=offer.agent_id, address=offer.address, port=offer.port
     )
     job_type = create_job_type({"name": "writes", "version": "1", "interface": dict(ONE_PHASE)})
-    [job] = submit_jobs([JobRequest(job_type)], user="ada", at=NOON)
-    row = job.executions.get()
+    _, row = submit_job(JobRequest(job_type), user="ada", at=NOON)
     task_id = f"{row.uuid}.job.1"
-    placed = Placed(node.pk, offer.agent_id, task_id, NEEDS, "", {})
+    placed = Placed(node.pk, offer.agent_id, framework_id, task_id, NEEDS, "", {})
     move_executions([Move(row.pk, Event.LAUNCH, placed=placed)], at=NOON)
     task = TaskSpec(task_id, offer.agent_id, "writes", COMMAND.format(go=go), NEEDS)
     cluster.gateway.launch([offer.offer_id], [task], refuse_s=600)
@@ -119,11 +117,11 @@ def test_a_log_of_a_real_task_is_followed_read_and_archived(
     cluster: Cluster, tmp_path: Path, make_user: Callable[..., Any]
 ) -> None:
     subscribed = cluster.wait_for(Subscribed)
-    SchedulerState.objects.update(framework_id=subscribed.framework_id)
     go = tmp_path / f"go-{uuid4()}"
-    row = launch(cluster, cluster.wait_for(OffersReceived).offers[0], go)
+    offer = cluster.wait_for(OffersReceived).offers[0]
+    row = launch(cluster, subscribed.framework_id, offer, go)
     logs = f"/job-executions/{row.pk}/logs"
-    token = AuthToken.objects.create(make_user())[1]
+    token = AuthToken.objects.create(make_user(role="viewer"))[1]
     with running_web() as (port, _), Web(port, token).stream(f"{logs}/stream/") as events:
         web = Web(port, token)
         assert events.text(4) == "one\n"

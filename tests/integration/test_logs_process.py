@@ -61,7 +61,8 @@ def process(transactional_db: None, tmp_path: Path) -> Iterator[subprocess.Popen
 @pytest.fixture
 def web(process: subprocess.Popen[str], make_user: Callable[..., Any]) -> Web:
     assert process.stdout is not None
-    return Web(int(process.stdout.readline()), AuthToken.objects.create(make_user())[1])
+    token = AuthToken.objects.create(make_user(role="viewer"))[1]
+    return Web(int(process.stdout.readline()), token)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

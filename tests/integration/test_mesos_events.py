@@ -23,6 +23,7 @@ from scale.core.cluster import (
     Deposed,
     Disconnected,
     FrameworkRemoved,
+    NotSubscribed,
     OfferRescinded,
     OffersReceived,
     Subscribed,
@@ -161,7 +162,12 @@ def test_the_end_of_a_stream_voids_its_offers_once(master: FakeMaster, gateway: 
     gateway.expect(OffersReceived)
     master.stream.close()
     events = gateway.until(Subscribed)
-    assert [type(event) for event in events] == [Disconnected, Subscribed]
+    assert [type(event) for event in events] == [
+        Disconnected,
+        NotSubscribed,
+        NotSubscribed,
+        Subscribed,
+    ]
 
 
 # The end.

@@ -30,6 +30,7 @@ from watched_gateway import DEADLINE_S, FAST, SECRET, Gateway
 
 from scale.core.cluster import (
     Disconnected,
+    NotSubscribed,
     Subscribed,
 )
 from scale.core.errors import GatewayError
@@ -161,6 +162,16 @@ def test_a_refusal_or_a_broken_stream_is_said_and_tried_again(
     assert all(record.levelno <= logging.WARNING for record in caplog.records)
 
 
+def test_why_there_is_no_subscription_is_told_once_for_each_reason() -> None:
+    with FakeMaster(refuse(401), refuse(401), refuse(503)) as master:
+        gateway = Gateway(master.address)
+        gateway.start(None)
+        told = gateway.until(Subscribed)
+        gateway.stop()
+    refused = "the master refused to subscribe us with HTTP"
+    assert told[:-1] == [NotSubscribed(f"{refused} 401"), NotSubscribed(f"{refused} 503")]
+
+
 def test_a_master_that_takes_the_request_and_says_nothing_is_given_up() -> None:
     with FakeMaster(hang, opened) as master:
         gateway = Gateway(master.address, timing=Timing(subscribe_s=0.02, first_pause_s=0.001))
@@ -186,15 +197,19 @@ def test_an_unreachable_master_is_found_when_it_comes_up() -> None:
     while gateway.health().attempts < 3:
         assert time.monotonic() < deadline
     gateway.stop()
-    assert gateway.drain() == []
+    [told] = gateway.drain()
+    assert told == NotSubscribed(f"{address} cannot be reached: [Errno 111] Connection refused")
 
 
 def test_an_error_that_is_not_final_is_logged_and_tried_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with FakeMaster(error("Role x is not valid")) as master:
-        gateway = Gateway(master.address).subscribe()
+        gateway = Gateway(master.address)
+        gateway.start(None)
+        told = gateway.until(Subscribed)
         gateway.stop()
+    assert told[:-1] == [NotSubscribed("Role x is not valid")]
     logged = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.__dict__["reason"] for record in logged] == ["Role x is not valid"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from fake_gateway import Listed, Reconciled
+from fake_gateway import Declined, Listed, Reconciled, Revived
 from scheduled import THREE_PHASES, Bench, bench, make_type, submit_many
 
 from scale.core.cluster import TaskRef, TaskSpec, TaskState
@@ -64,11 +64,22 @@ def test_the_folder_of_a_failed_execution_is_removed_on_its_node(scheduler: Benc
     assert scheduler.launched() == []
 
 
-def test_a_clean_up_that_fails_is_tried_five_times(scheduler: Bench) -> None:
+def test_a_clean_up_that_fails_is_tried_five_times_with_longer_and_longer_pauses(
+    scheduler: Bench,
+) -> None:
     [execution] = failed(scheduler)
-    for _ in range(5):
-        task = cleanup(scheduler)
+    task = cleanup(scheduler)
+    for pause_s in (15, 120, 405, 960):
         scheduler.tell(task.task_id, TaskState.FAILED)
+        scheduler.offer(cpus=0.2)
+        scheduler.round(after_s=pause_s - 1)
+        scheduler.gateway.take(Declined)
+        assert scheduler.launched() == []
+        assert scheduler.round(after_s=1) > 0, "not again and again while there is no offer"
+        scheduler.gateway.take(Revived)
+        scheduler.gateway.take(Reconciled)  # of everything, now and then
+        task = cleanup(scheduler)
+    scheduler.tell(task.task_id, TaskState.FAILED)
     execution.refresh_from_db()
     assert (execution.cleanup_owed, execution.cleanup_tries) == (False, 5)
     scheduler.offer()

@@ -1,10 +1,11 @@
 """Who may start where, and what is done with offers that nobody needs."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from fake_gateway import Declined, Listed, Reconciled
+from fake_gateway import Declined, Killed, Launched, Listed, Reconciled
 from pytest_django import Settings
 from scheduled import (
     NOON,
@@ -20,7 +21,9 @@ from scheduled import (
 
 from scale.core.cluster import TaskState
 from scale.job.models import JobExecution, JobType
+from scale.job.services import cancel_job
 from scale.node.models import Node
+from scale.scheduler.explaining import EVERY_S
 from scale.scheduler.loop import HEARTBEAT_S
 from scale.scheduler.models import SchedulerState
 
@@ -179,10 +182,11 @@ def test_a_round_takes_as_many_queries_however_many_it_launches(scheduler: Bench
 
 def test_an_offer_is_held_for_a_moment_and_then_declined_for_long(scheduler: Bench) -> None:
     offer = scheduler.offer()
-    pause_s = scheduler.round()
+    scheduler.round()
     scheduler.gateway.take(Listed)
-    assert pause_s == pytest.approx(5)
-    scheduler.round(after_s=4.9)
+    pause_s = scheduler.round(after_s=EVERY_S)
+    assert pause_s == pytest.approx(5 - EVERY_S)
+    scheduler.round(after_s=pause_s - 0.1)
     assert scheduler.declined() == []
     scheduler.round(after_s=0.1)
     assert scheduler.gateway.take(Declined) == [Declined((offer.offer_id,), 3600.0)]
@@ -292,6 +296,25 @@ def test_an_idle_scheduler_sleeps_until_its_next_sign_of_life(scheduler: Bench) 
     assert SchedulerState.objects.get().heartbeat == before
     scheduler.round(after_s=0.5)
     assert SchedulerState.objects.get().heartbeat == scheduler.now()
+
+
+def test_calls_that_take_long_do_not_silence_the_leader(scheduler: Bench) -> None:
+    stopped = scheduler.run_to(submit(), "running")
+    cancel_job(JobExecution.objects.get(task_id=stopped.task_id).job_id, at=scheduler.now())
+
+    def hang(_call: object) -> None:
+        scheduler.elapsed_s += 7
+
+    ages = []
+    scheduler.gateway.before[Killed] = hang
+    scheduler.gateway.before[Launched] = lambda _call: ages.append(
+        scheduler.now() - SchedulerState.objects.values_list("heartbeat", flat=True).get()
+    )
+    submit()
+    scheduler.offer()
+    scheduler.round(hint=True)
+    assert ages == [timedelta()]
+    assert len(scheduler.killed()) == len(scheduler.launched()) == 1
 
 
 def test_it_wakes_for_the_next_deadline(scheduler: Bench) -> None:

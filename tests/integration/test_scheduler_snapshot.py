@@ -9,7 +9,7 @@ from fake_gateway import Listed
 from scheduled import NOON, THREE_PHASES, Bench, bench, make_type, statements, submit, submit_many
 
 from scale.core.cluster import Offer, TaskState
-from scale.core.placement import Shape, capacity
+from scale.core.placement import Capacity, Shape
 from scale.core.resources import Resources
 from scale.job.models import JobExecution, JobType
 from scale.job.services import cancel_job, needs_of
@@ -113,9 +113,9 @@ def test_of_each_shape_one_more_is_read_than_fits_and_one_of_what_may_not_start(
     JobType.objects.filter(pk=paused.pk).update(is_paused=True)
     for job_type in (fits, paused, limited):
         submit_many(job_type, 9)
-    seen = snapshot([offer()], {}, now=NOON)
+    seen = snapshot([offer()], {}, waiting_shapes(), now=NOON)
     counts = Counter(each.job_type_id for each in seen.waiting)
-    assert capacity(Resources(1000, 100, 10), [offer()]) == 4
+    assert Capacity([offer()]).of(Resources(1000, 100, 10)) == 4
     assert counts == {fits.pk: 5, paused.pk: 1, limited.pk: 2}
     assert seen.headroom == {paused.pk: 0, limited.pk: 2}
 
@@ -126,7 +126,7 @@ def test_a_snapshot_takes_as_many_queries_however_long_the_queue_is() -> None:
         for _ in range(3):
             submit_many(make_type(max_scheduled=5), 20)
         with statements() as sent:
-            snapshot([offer()], {}, now=NOON)
+            snapshot([offer()], {}, waiting_shapes(), now=NOON)
         counts.append(sent.count)
     assert counts[0] == counts[1] <= 9
 
@@ -154,7 +154,7 @@ def test_nodes_are_told_with_their_sizes_and_those_that_take_nothing_new() -> No
                 **fields,
             }
         )
-    seen = snapshot([], {}, now=NOON)
+    seen = snapshot([], {}, [], now=NOON)
     assert seen.nodes_total == {f"s{n}": Resources(1000, 2000, 3000) for n in (0, 1, 2)}
     assert seen.paused_nodes == {"s1", "s2", "s3"}
 
@@ -162,14 +162,18 @@ def test_nodes_are_told_with_their_sizes_and_those_that_take_nothing_new() -> No
 def test_headroom_counts_what_is_on_a_node_whatever_it_does() -> None:
     job_type = make_type(THREE_PHASES, max_scheduled=4)
     submit_many(job_type, 5)
+
+    def rooms() -> dict[int, int]:
+        return {pk: limit.room for pk, limit in headroom([job_type.pk], now=NOON).items()}
+
     with bench() as scheduler:
-        assert headroom([job_type.pk], now=NOON) == {job_type.pk: 4}
+        assert rooms() == {job_type.pk: 4}
         start_three(scheduler)
-        assert headroom([job_type.pk], now=NOON) == {job_type.pk: 1}
+        assert rooms() == {job_type.pk: 1}
         assert [each.agent_id for each in held_executions()] == ["a1"]
         assert something_waits(now=NOON)
         JobType.objects.update(max_scheduled=1)
-        assert headroom([job_type.pk], now=NOON) == {job_type.pk: 0}, "never less than none"
+        assert rooms() == {job_type.pk: 0}, "never less than none"
     assert headroom([], now=NOON) == {}
 
 
@@ -187,4 +191,4 @@ def test_no_more_than_a_round_takes_is_read() -> None:
     assert LAUNCH_LIMIT >= 100
     job_type = make_type(cpus_required=0.001, mem_required=1, disk_out_const_required=0)
     submit_many(job_type, LAUNCH_LIMIT + 5)
-    assert len(snapshot([offer()], {}, now=NOON).waiting) == LAUNCH_LIMIT
+    assert len(snapshot([offer()], {}, waiting_shapes(), now=NOON).waiting) == LAUNCH_LIMIT

@@ -15,6 +15,7 @@ from scale.core.cluster import (
     Deposed,
     Disconnected,
     FrameworkRemoved,
+    NotSubscribed,
     Offer,
     OfferRescinded,
     OffersReceived,
@@ -93,6 +94,19 @@ def test_offers_from_before_a_disconnection_or_subscription_are_void(
     scheduler.gateway.take(Reconciled)
     assert scheduler.launched() == []
     assert SchedulerState.objects.get().is_connected == isinstance(event, Subscribed)
+
+
+def test_why_the_master_does_not_take_the_framework_is_stored_until_it_does(
+    scheduler: Bench,
+) -> None:
+    scheduler.gateway.say(NotSubscribed("Role 'x\0' is not present"))
+    scheduler.round()
+    assert SchedulerState.objects.get().trouble == "Role 'x\ufffd' is not present"
+    scheduler.gateway.say(Subscribed(FRAMEWORK, "other:5050"))
+    scheduler.round()
+    assert SchedulerState.objects.get().trouble == ""
+    scheduler.gateway.take(Listed)
+    scheduler.gateway.take(Reconciled)
 
 
 def test_an_offer_that_was_rescinded_is_not_used(scheduler: Bench) -> None:
@@ -225,11 +239,12 @@ def test_a_scheduler_that_was_deposed_stops_and_writes_no_more(scheduler: Bench)
     assert SchedulerState.objects.get().framework_id == FRAMEWORK
 
 
+@pytest.mark.parametrize("state", ["starting", "running"])
 def test_a_framework_that_was_removed_is_forgotten_and_its_work_runs_again(
-    scheduler: Bench,
+    scheduler: Bench, state: str
 ) -> None:
     execution = submit()
-    task = scheduler.run_to(execution, "running")
+    task = scheduler.run_to(execution, state)
     scheduler.gateway.say(FrameworkRemoved("Framework has been removed"))
     with pytest.raises(LeadershipLost, match="has been removed"):
         scheduler.round()
@@ -237,8 +252,11 @@ def test_a_framework_that_was_removed_is_forgotten_and_its_work_runs_again(
     scheduler.subscribe("framework-2")
     assert scheduler.gateway.started == [None]
     scheduler.tell(task.task_id, TaskState.GONE, uuid=None, reason="REASON_RECONCILIATION")
+    # A new attempt, though it was not seen to run: it may have run to its end.
     again = newest(execution.job)
     assert (again.exe_num, again.state) == (2, "queued")
+    execution.refresh_from_db()
+    assert (execution.error and execution.error.name) == "scheduler-lost"
     assert SchedulerState.objects.get().framework_id == "framework-2"
 
 

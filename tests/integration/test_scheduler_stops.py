@@ -152,6 +152,22 @@ def test_the_last_of_its_tries_fails_the_job(scheduler: Bench) -> None:
 # --- kills ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_a_step_of_the_clock_does_not_change_how_long_a_task_may_run(
+    scheduler: Bench, step_s: float
+) -> None:
+    execution = submit(make_type(timeout=60))
+    scheduler.run_to(execution, "running")
+    scheduler.round(after_s=30)
+    scheduler.clock_step_s = step_s
+    assert scheduler.round() <= 30
+    assert scheduler.killed() == []
+    scheduler.round(after_s=29)
+    assert scheduler.killed() == []
+    scheduler.round(after_s=1)
+    assert len(scheduler.killed()) == 1
+
+
 def test_a_kill_is_repeated_until_the_task_is_gone(scheduler: Bench) -> None:
     execution = submit()
     task = scheduler.run_to(execution, "running")

@@ -2,6 +2,7 @@
 
 import os
 import time
+from errno import EIO
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from django.utils import timezone
 
 from scale.job.files import ReceivedFile, store_file
+from scale.job.models import File
 
 pytestmark = pytest.mark.django_db
 DAY_S = 86_400
@@ -51,6 +53,33 @@ def test_bytes_are_among_the_stored_ones_only_when_all_have_come(folder: Path) -
     assert stored.stat().st_size == 600_000
     assert stored.stat().st_mode & 0o777 == 0o600
     assert list((folder / "incoming").iterdir()) == []
+
+
+def test_a_file_and_the_folders_that_are_new_for_it_are_on_disk_before_it_has_a_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        assert not File.objects.exists()
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stored = folder / store(BytesIO(b"x")).storage_name
+    assert synced == [stored, stored.parent, folder]
+
+
+def test_a_disk_that_fails_to_take_a_file_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_descriptor: int) -> None:
+        raise OSError(EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        store(BytesIO(b"x"))
+    assert not File.objects.exists()
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_a_stream_that_is_too_large_or_breaks_leaves_nothing(folder: Path) -> None:

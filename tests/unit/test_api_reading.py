@@ -167,6 +167,7 @@ def test_what_nobody_asked_for_is_refused() -> None:
 def test_an_order_ends_with_the_id_so_that_pages_are_stable() -> None:
     fields = {"id": "id", "name": "name", "type__name": "kind__name"}
     assert query("").order(fields, ["name"]) == ["name", "id"]
+    assert query("order=-name").order(fields, []) == ["-name", "-id"]
     assert query("order=-type__name&order=name").order(fields, []) == ["-kind__name", "name", "id"]
     assert query("order=-id").order(fields, ["name"]) == ["-id"]
 

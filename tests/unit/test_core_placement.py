@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scale.core.cluster import Offer
 from scale.core.placement import (
     MAX_RESERVATIONS,
+    Capacity,
     Holding,
     Launch,
     Plan,
     Shape,
     Snapshot,
     Waiting,
-    capacity,
     plan,
 )
-from scale.core.reasons import WaitCode
+from scale.core.reasons import TYPE_PAUSED, WaitCode
 from scale.core.resources import Resources
 
 
@@ -142,7 +142,7 @@ def test_next_phases_are_placed_as_if_there_were_no_new_work_and_nothing_were_pa
         assert not held[each].needs.fits_in(free.get(held[each].agent_id, Resources())) or (
             held[each].agent_id not in free
         )
-        assert each in decided.holding_reasons
+        assert each in decided.held
 
 
 @EACH_SNAPSHOT
@@ -196,7 +196,7 @@ def test_the_first_in_the_queue_starts_if_it_fits_anywhere(snapshot: Snapshot) -
     next_phases = [each for each in decided.launches if each.execution_id in held]
     free = left_over(snapshot, next_phases)
     blocked = snapshot.paused_nodes | {
-        each.agent_id for each in snapshot.holding if each.execution_id in decided.holding_reasons
+        each.agent_id for each in snapshot.holding if each.execution_id in decided.held
     }
     for first in snapshot.waiting[:1]:
         fits = any(first.needs.fits_in(free[each]) for each in free.keys() - blocked)
@@ -224,7 +224,7 @@ def test_everything_that_waits_has_a_reason_and_nothing_else(snapshot: Snapshot)
     left = [each for each in snapshot.waiting if each.execution_id not in launched]
     assert decided.reasons.keys() == {Shape(each.job_type_id, each.needs) for each in left}
     held = {each.execution_id for each in snapshot.holding} - launched.keys()
-    assert decided.holding_reasons.keys() == held
+    assert decided.held == held
     assert all(each.message for each in decided.reasons.values())
 
 
@@ -246,7 +246,7 @@ def test_reservations_are_few_and_of_nodes_that_are_large_enough(snapshot: Snaps
 def test_capacity_is_never_less_than_what_is_launched(snapshot: Snapshot) -> None:
     launched = Counter(launch.needs for launch in plan(snapshot).launches)
     for needs, count in launched.items():
-        assert count <= capacity(needs, snapshot.offers)
+        assert count <= Capacity(snapshot.offers).of(needs)
 
 
 # --- rules, one by one ---------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_a_node_whose_next_phase_does_not_fit_yet_takes_no_new_work() -> None:
     snapshot = Snapshot((offer("a", 2),), waiting(cpus(1)), held, totals, reserved={cpus(1): "b"})
     decided = plan(snapshot)
     assert decided.launches == ()
-    assert decided.holding_reasons[9].code is WaitCode.WAITING_FOR_ITS_NODE
+    assert decided.held == {9}
     assert decided.reserved == {cpus(1): "b"}
 
 
@@ -298,7 +298,7 @@ def test_a_next_phase_that_can_never_fit_does_not_keep_its_node_from_working() -
     held = (Holding(9, "a", cpus(9)),)
     decided = plan(Snapshot((offer("a", 2),), waiting(cpus(1)), held, {"a": cpus(8)}))
     assert placed(decided) == {1: "a"}
-    assert decided.holding_reasons[9].code is WaitCode.NO_NODE_LARGE_ENOUGH
+    assert decided.held == {9}
 
 
 @pytest.mark.parametrize("pause", [{"paused_nodes": frozenset("a")}, {"scheduler_paused": True}])
@@ -555,7 +555,9 @@ def test_capacity_is_counted_for_each_agent_with_all_its_offers(
         offer("a", 2, 50, 50, offer_id="2"),
         offer("b", 2, 20, 10),
     )
-    assert min(capacity(needs, offers), sys.maxsize) == count
+    found = Capacity(offers)
+    assert found.of(needs) == count
+    assert found.of(needs, 3) == min(count, 3)
 
 
 LARGE = {agent: Resources(8000, 32_768) for agent in ("n7", "n8", "n9")}
@@ -597,6 +599,11 @@ LARGE = {agent: Resources(8000, 32_768) for agent in ("n7", "n8", "n9")}
             ),
         ),
         (
+            Snapshot((offer("a", 4),), headroom={1: 0}, limits={1: TYPE_PAUSED}),
+            cpus(1),
+            (WaitCode.JOB_TYPE_PAUSED, "its job type is paused"),
+        ),
+        (
             Snapshot((), nodes_total={"a": cpus(4)}),
             cpus(1),
             (WaitCode.INSUFFICIENT_CPUS, "asks 1 cpus; no node has any free for it now"),
@@ -607,8 +614,8 @@ LARGE = {agent: Resources(8000, 32_768) for agent in ("n7", "n8", "n9")}
             (
                 WaitCode.INSUFFICIENT_MEM,
                 (
-                    "asks 32000 MiB of memory; node host-n7, which is being freed for it,"
-                    " has 31431 free of 32768"
+                    "asks 32000 MiB of memory; node host-n7 is kept for it"
+                    " and has 31431 free of 32768"
                 ),
             ),
         ),
@@ -665,7 +672,7 @@ LARGE = {agent: Resources(8000, 32_768) for agent in ("n7", "n8", "n9")}
             Resources(1000, 1, 9),
             (
                 WaitCode.INSUFFICIENT_DISK,
-                "asks 9 MiB of disk; node host-a, which is being freed for it, has 8 free of 9",
+                "asks 9 MiB of disk; node host-a is kept for it and has 8 free of 9",
             ),
         ),
     ],
@@ -679,27 +686,22 @@ def test_a_reason_names_what_is_asked_and_what_there_is(
     assert (reason.code, reason.message) == message
 
 
-@pytest.mark.parametrize(
-    ("offers", "message"),
-    [
-        ((), (WaitCode.WAITING_FOR_ITS_NODE, "its node has nothing free now")),
-        (
-            (offer("a", 2, 100),),
-            (WaitCode.WAITING_FOR_ITS_NODE, "asks 3.5 cpus; its node, host-a, has 2 free of 4"),
-        ),
-        (
-            (offer("a", 4, 10),),
-            (
-                WaitCode.WAITING_FOR_ITS_NODE,
-                "asks 64 MiB of memory; its node, host-a, has 10 free of 100",
-            ),
-        ),
-    ],
-)
-def test_a_reason_for_a_next_phase_names_its_node(
-    offers: tuple[Offer, ...], message: tuple[WaitCode, str]
-) -> None:
-    held = (Holding(9, "a", Resources(3500, 64)),)
-    decided = plan(Snapshot(offers, (), held, {"a": Resources(4000, 100)}))
-    reason = decided.holding_reasons[9]
-    assert (reason.code, reason.message) == message
+# --- what is only explained -----------------------------------------------------------------------
+
+
+def test_what_agents_without_an_offer_have_is_counted_but_reserved_only_if_it_was() -> None:
+    totals = {"a": cpus(8), "b": cpus(8), "c": cpus(8)}
+    elsewhere = (offer("a", 5), offer("b", 3))
+    snapshot = Snapshot((), waiting(cpus(6), cpus(4)), (), totals, elsewhere=elsewhere)
+    decided = plan(snapshot)
+    assert placed(decided) == {2: "a"}
+    assert decided.reserved == {}
+    assert decided.reasons[Shape(1, cpus(6))].message == (
+        "asks 6 cpus; the roomiest node, host-b, has 3 free of 8"
+    )
+    decided = plan(replace(snapshot, reserved={cpus(6): "b"}))
+    assert decided.reserved == {cpus(6): "b"}
+    assert decided.reasons[Shape(1, cpus(6))].message == (
+        "asks 6 cpus; node host-b is kept for it and has 3 free of 8"
+    )
+    assert decided.offers_used == {"a": ()}

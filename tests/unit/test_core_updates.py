@@ -218,6 +218,15 @@ def test_a_lost_launch_goes_back_and_a_lost_task_fails_its_node(
         assert verdict.message == ("why" if state in HAS_TASK else "")
 
 
+@pytest.mark.parametrize("told", [TaskState.LOST, TaskState.GONE, TaskState.UNKNOWN])
+@pytest.mark.parametrize("state", sorted(HAS_TASK))
+def test_what_a_framework_that_was_ended_had_launched_is_never_taken_for_not_launched(
+    told: TaskState, state: State
+) -> None:
+    verdict = judge(live(state, framework_ended=True), said(told, "", RECONCILED, uuid=None))
+    assert (verdict.event, verdict.error) == (Event.FAIL, "scheduler-lost")
+
+
 @pytest.mark.parametrize(
     ("reason", "error"),
     [

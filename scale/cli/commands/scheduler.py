@@ -72,4 +72,6 @@ def _gateway() -> "MesosGateway":
         failover_timeout_s=settings.SCALE_FAILOVER_TIMEOUT_S,
         hostname=socket.gethostname(),
         webui_url=settings.SCALE_API_URL,
+        # A call that hangs must not make a living leader look dead.
+        call_timeout_s=settings.SCALE_LEASE_S / 2,
     )

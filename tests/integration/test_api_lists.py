@@ -1,0 +1,563 @@
+"""Every list: its queries, filters, orders, pages, walks and fields; tables of the code itself.
+
+What a list should answer is worked out here from all rows, in Python.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from django.db.models import Q
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from scale.api import outlines
+from scale.core.lifecycle import JobStatus, State, Status
+from scale.error.models import Error
+from scale.error.selectors import ERROR_ORDER
+from scale.job import lists
+from scale.job.lists import Position, execution_rows, job_rows
+from scale.job.models import Job, JobExecution, JobType
+from scale.job.selectors import EXECUTION_ORDER, JOB_ORDER, JOB_TYPE_ORDER, Wanted, within
+from scale.node.models import Node
+from scale.node.selectors import NODE_ORDER
+
+Make = Callable[..., Any]
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+_STATES = (
+    (State.QUEUED, "unknown"),
+    (State.RUNNING, "unknown"),
+    (State.FAILED, "algorithm-unknown"),
+    (State.COMPLETED, "unknown"),
+    (State.CANCELED, "unknown"),
+    (State.FAILED, "missing-file"),
+    (State.COMPLETED, "unknown"),
+    (State.HOLDING, "unknown"),
+    (State.FAILED, "algorithm-unknown"),
+)
+
+
+@pytest.fixture
+def make_world(make_job_type: Make, make_execution: Make, make_node: Make) -> Make:
+    """Make executions in many states, hours apart, two at a time at the same moment."""
+
+    def make() -> list[JobExecution]:
+        nodes = [make_node(), make_node()]
+        types = [
+            make_job_type(category=category, title=title)
+            for category, title in (("images", "b"), ("texts", "a"), (None, None))
+        ]
+        made = []
+        for number, (state, error) in enumerate(_STATES):
+            at = NOON + timedelta(minutes=50 * (number // 2))
+            kind, node = types[number % 3], nodes[number % 2]
+            has_steps = state is State.HOLDING
+            made.append(
+                make_execution(
+                    state,
+                    job_type=None if has_steps else kind,
+                    node=node,
+                    error=error,
+                    at=at,
+                )
+            )
+        return made
+
+    return make
+
+
+def get(api: APIClient, address: str, **parameters: Any) -> dict[str, Any]:
+    answer = api.get(f"{address}?{urlencode(parameters, doseq=True)}")
+    assert answer.status_code == 200, (address, parameters, answer.content)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def ids_of(found: Mapping[str, Any]) -> list[int]:
+    return [each["id"] for each in found["results"]]
+
+
+#: address -> its queries: the look-up of what the path names, the count, the page, and more.
+QUERIES = {
+    "/job-executions/": 2,
+    "/jobs/": 2,
+    "/jobs/updates/": 2,
+    "/jobs/executions/": 3,
+    "/jobs/{job}/executions/": 3,
+    "/jobs/{job}/history/": 3,
+    "/job-executions/{execution}/history/": 3,
+    "/job-types/": 2,
+    "/job-types/{job_type}/revisions/": 3,
+    "/job-types/running/": 2,
+    "/job-types/system-failures/": 3,
+    "/job-types/status/": 4,
+    "/nodes/": 2,
+    "/nodes/status/": 4,
+    "/errors/": 2,
+    "/files/": 2,
+    "/bulk-actions/": 2,
+    "/load/": None,
+    "/queue/status/": None,
+}
+
+
+def queries_of(api: APIClient, address: str) -> int:
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        assert api.get(address).status_code == 200, address
+    return len(queries)
+
+
+def test_the_queries_of_a_list_do_not_grow_with_its_rows(make_world: Make, api: APIClient) -> None:
+    def fill() -> JobExecution:
+        made = make_world()
+        api.post("/files/", {"file": SimpleUploadedFile("a.txt", b"text")}, format="multipart")
+        api.post("/jobs/requeue/", {"job_ids": [1]}, format="json")
+        found: JobExecution = made[5]
+        return found
+
+    first = fill()
+    names = {"job": first.job_id, "execution": first.pk, "job_type": first.job_type_id}
+    addresses = {address: address.format(**names) for address in QUERIES}
+    before = {address: queries_of(api, path) for address, path in addresses.items()}
+    fill()
+    after = {address: queries_of(api, path) for address, path in addresses.items()}
+    assert after == before
+    fixed = {address: number for address, number in QUERIES.items() if number is not None}
+    assert {address: after[address] for address in fixed} == fixed
+
+
+def test_names_and_categories_cost_one_query_more(
+    make_world: Make, api: APIClient, django_assert_num_queries: Callable[..., Any]
+) -> None:
+    make_world()
+    for address in ("/job-executions/", "/jobs/"):
+        with django_assert_num_queries(3):
+            assert get(api, address, job_type_category=["images", "texts"])["count"] == 5
+        with django_assert_num_queries(1):
+            assert get(api, address, job_type_name="no such name")["count"] == 0
+    with django_assert_num_queries(3):
+        assert get(api, "/jobs/", error_category=["ALGORITHM", "DATA"])["count"] == 2
+
+
+def test_a_walk_and_trimmed_items_cost_no_query_more(
+    make_world: Make, api: APIClient, django_assert_num_queries: Callable[..., Any]
+) -> None:
+    make_world()
+    with django_assert_num_queries(2):
+        get(api, "/job-executions/", cursor="")
+    for address, extra in (
+        ("/jobs/updates/", "input_files"),
+        ("/jobs/executions/", "latest_job_exe"),
+    ):
+        with django_assert_num_queries(2):
+            assert extra not in get(api, address, fields="id")["results"][0]
+    with django_assert_num_queries(2) as queries:
+        assert set(get(api, "/job-executions/", fields="id,status")["results"][0]) == {
+            "id",
+            "status",
+        }
+    assert "JOIN" not in queries[1]["sql"]
+    assert "command_arguments" not in queries[1]["sql"]
+
+
+def fits_execution(row: JobExecution, name: str, value: Any) -> Any:
+    match name:
+        case "status":
+            return row.status == value
+        case "job_type_id":
+            return row.job_type_id == value
+        case "job_type_name":
+            return row.job_type.name == value
+        case "job_type_category":
+            return row.job_type.category == value
+        case "node_id":
+            return row.node_id == value
+        case "error_id":
+            return row.error_id == value
+        case "error_category":
+            return row.error is not None and row.error.category == value
+    raise AssertionError(name)
+
+
+def fits_job(row: Job, name: str, value: Any) -> Any:
+    if name == "job_id":
+        return row.pk == value
+    last = row.executions.order_by("exe_num").last()
+    assert last is not None
+    if name == "status":
+        return row.status == value
+    return fits_execution(last, name, value) and (name[:5] != "error" or row.error_id is not None)
+
+
+def in_time(rows: Sequence[Any]) -> list[int]:
+    return [row.pk for row in sorted(rows, key=lambda row: (row.last_modified, row.pk))]
+
+
+def filters_of(executions: Sequence[JobExecution]) -> dict[str, list[Any]]:
+    return {
+        "status": [status.value for status in Status],
+        "job_type_id": [row.job_type_id for row in executions] + [999_999],
+        "job_type_name": [row.job_type.name for row in executions] + ["none"],
+        "job_type_category": ["images", "texts", "none"],
+        "node_id": [row.node_id for row in executions if row.node_id] + [999_999],
+    }
+
+
+def test_every_filter_of_executions_gives_what_fits_in_the_order_of_time(
+    make_world: Make, api: APIClient
+) -> None:
+    make_world()
+    rows = list(JobExecution.objects.select_related("job_type", "error", "node"))
+    for name, values in filters_of(rows).items():
+        for value in dict.fromkeys(values):
+            wanted = in_time([row for row in rows if fits_execution(row, name, value)])
+            found = get(api, "/job-executions/", **{name: value})
+            assert (found["count"], ids_of(found)) == (len(wanted), wanted), (name, value)
+        if name != "status":
+            several = list(dict.fromkeys(values))[:2]
+            some = [
+                row for row in rows if any(fits_execution(row, name, value) for value in several)
+            ]
+            found = get(api, "/job-executions/", **{name: [*several, several[0]]})
+            assert (found["count"], ids_of(found)) == (len(some), in_time(some)), name
+
+
+@pytest.mark.parametrize("address", ["/jobs/", "/jobs/updates/", "/jobs/executions/"])
+def test_every_filter_of_jobs_gives_what_fits_in_the_order_of_time(
+    address: str, make_world: Make, api: APIClient
+) -> None:
+    executions = make_world()
+    rows = list(Job.objects.all())
+    filters = filters_of(executions)
+    del filters["node_id"]
+    filters |= {
+        "status": [status.value for status in JobStatus],
+        "job_id": [row.pk for row in rows] + [999_999],
+        "error_id": [row.error_id for row in rows if row.error_id] + [999_999],
+        "error_category": [category.value for category in Error.Category],
+    }
+    for name, values in filters.items():
+        chosen = list(dict.fromkeys(values))
+        for some in [*([value] for value in chosen), chosen[:2]]:
+            fitting = [row for row in rows if any(fits_job(row, name, value) for value in some)]
+            found = get(api, address, **{name: some})
+            assert (found["count"], ids_of(found)) == (len(fitting), in_time(fitting)), (name, some)
+
+
+def test_filters_together_give_what_fits_all(make_world: Make) -> None:
+    made = make_world()
+    rows = list(JobExecution.objects.select_related("job_type", "error", "node"))
+    types, nodes = [made[1].job_type_id, made[2].job_type_id], [made[1].node_id]
+    periods: list[tuple[Any, Any]] = [
+        (None, None),
+        (NOON + timedelta(minutes=50), NOON + timedelta(minutes=160)),
+    ]
+    choices: list[dict[str, Any]] = [
+        {name: value for name, value in chosen.items() if value}
+        for chosen in (
+            {"statuses": s, "job_type_ids": t, "node_ids": n, "error_categories": e}
+            for s in ((), ["COMPLETED"], ["FAILED", "COMPLETED"])
+            for t in ((), types)
+            for n in ((), nodes)
+            for e in ((), ["ALGORITHM"])
+        )
+    ]
+    for started, ended in periods:
+        for chosen in choices:
+            fitting = [
+                row
+                for row in rows
+                if (started is None or started <= row.last_modified <= ended)
+                and row.status in chosen.get("statuses", [row.status])
+                and row.job_type_id in chosen.get("job_type_ids", [row.job_type_id])
+                and row.node_id in chosen.get("node_ids", [row.node_id])
+                and (
+                    not chosen.get("error_categories")
+                    or (row.error and row.error.category == "ALGORITHM")
+                )
+            ]
+            found = execution_rows(Wanted(started=started, ended=ended, **chosen))
+            assert found.count() == len(fitting), (started, chosen)
+            read = found.page(["id"], ["last_modified", "id"], first=0, size=50, count=50)
+            assert [key for (key,) in read] == in_time(fitting), (started, chosen)
+            also = Q(exe_num=1) & ~Q(state="failed")
+            left = execution_rows(Wanted(started=started, ended=ended, also=also, **chosen))
+            assert left.count() == sum(row.status != "FAILED" for row in fitting)
+
+
+def test_periods_count_the_same_by_hours_as_by_rows(make_world: Make) -> None:
+    make_world()
+    periods = [(0, 400), (1, 3), (0, 60), (30, 150), (50, 100), (61, 119), (-300, 60), (100, 900)]
+    for statuses in ((), ("FAILED",), ("FAILED", "COMPLETED")):
+        chosen = Q(status__in=statuses) if statuses else Q()
+        for minutes in periods:
+            first, last = (NOON + timedelta(minutes=number) for number in minutes)
+            for started, ended in ((first, last), (first, None), (None, last)):
+                wanted = Wanted(started=started, ended=ended, statuses=statuses)
+                rows = JobExecution.objects.filter(within(started, ended), chosen)
+                assert execution_rows(wanted).count() == rows.count(), (minutes, statuses)
+
+
+ORDERS: dict[str, tuple[Mapping[str, str], type[Any]]] = {
+    "/job-executions/": (EXECUTION_ORDER, JobExecution),
+    "/jobs/": (JOB_ORDER, Job),
+    "/jobs/updates/": (JOB_ORDER, Job),
+    "/jobs/executions/": (JOB_ORDER, Job),
+    "/job-types/": (JOB_TYPE_ORDER, JobType),
+    "/nodes/": (NODE_ORDER, Node),
+    "/errors/": (ERROR_ORDER, Error),
+}
+
+
+@pytest.mark.parametrize("address", ORDERS)
+def test_every_field_orders_both_ways_and_ties_go_by_id(
+    address: str, make_world: Make, api: APIClient
+) -> None:
+    make_world()
+    fields, model = ORDERS[address]
+    for name, column in fields.items():
+        # PostgreSQL compares; what it should compare is written out here, and nulls are last.
+        wanted = list(model.objects.order_by(column, "id").values_list("id", flat=True))
+        assert ids_of(get(api, address, order=name)) == wanted, name
+        assert ids_of(get(api, address, order=f"-{name}")) == wanted[::-1], f"-{name}"
+
+
+def test_several_fields_order_one_after_the_other(make_world: Make, api: APIClient) -> None:
+    make_world()
+    found = get(api, "/job-executions/", order=["-status", "last_modified"])["results"]
+    keys = [(each["status"], each["last_modified"], each["id"]) for each in found]
+    by_time = sorted(keys, key=lambda key: key[1:])
+    assert keys == sorted(by_time, key=lambda key: key[0], reverse=True)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"status": "FAILED"}, {"job_type_category": ["images", "texts"]}]
+)
+def test_pages_have_each_row_once_whichever_end_is_nearer(
+    chosen: dict[str, Any], make_world: Make, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_world()
+    for far in (1000, 0):
+        monkeypatch.setattr(lists, "_FAR", far)  # each page may be far from both ends
+        for order in ("last_modified", "-last_modified", "id", "-ended", "status"):
+            wanted = ids_of(get(api, "/job-executions/", order=order, **chosen))
+            for size in (1, 2, 4, len(wanted), 1000):
+                pages = paged(api, order=order, page_size=size, **chosen)
+                assert [key for page in pages for key in page] == wanted
+
+
+def paged(api: APIClient, **parameters: Any) -> list[list[int]]:
+    """Read page by page; the one after the last is empty, and has the count all the same."""
+    found: list[list[int]] = []
+    answer: dict[str, Any] = {"next": True}
+    while answer["next"]:
+        answer = get(api, "/job-executions/", page=len(found) + 1, **parameters)
+        assert (answer["previous"] is None) == (not found)
+        found.append(ids_of(answer))
+    beyond = get(api, "/job-executions/", page=len(found) + 1, **parameters)
+    assert (beyond["results"], beyond["count"]) == ([], sum(map(len, found)))
+    return found
+
+
+def walk(api: APIClient, address: str, **parameters: Any) -> list[int]:
+    answer = get(api, address, cursor="", **parameters)
+    found = ids_of(answer)
+    while answer["next"]:
+        assert "cursor=" in answer["next"]
+        assert answer["previous"] is None
+        answer = api.get(answer["next"]).json()
+        found += ids_of(answer)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("/job-executions/", "last_modified"),
+        ("/jobs/", "last_modified"),
+        ("/jobs/updates/", "last_status_change"),
+        ("/jobs/executions/", "last_modified"),
+        ("/nodes/", "last_modified"),
+        ("/errors/", "last_modified"),
+        ("/job-types/", "name"),
+    ],
+)
+def test_a_walk_meets_each_row_once_in_order(
+    address: str, own: str, make_world: Make, api: APIClient
+) -> None:
+    make_world()
+    orders: list[Any] = [(), "id", "-id"]
+    orders += [["name", "version"], ["-name", "-version"]] if own == "name" else [own, f"-{own}"]
+    for order in orders:
+        wanted = ids_of(get(api, address, order=order))
+        for size in (1, 3, len(wanted), 1000):
+            assert walk(api, address, order=order, page_size=size) == wanted, (order, size)
+
+
+def test_a_walk_keeps_filters_and_fields(make_world: Make, api: APIClient) -> None:
+    make_world()
+    chosen = {"status": "FAILED", "fields": ["id", "status"]}
+    wanted = ids_of(get(api, "/job-executions/", status="FAILED"))
+    assert walk(api, "/job-executions/", page_size=1, **chosen) == wanted
+    first = get(api, "/job-executions/", cursor="", page_size=1, **chosen)
+    assert first["count"] == len(wanted)
+    assert set(api.get(first["next"]).json()["results"][0]) == {"id", "status"}
+
+
+def test_histories_attempts_and_revisions_are_walked(make_world: Make, api: APIClient) -> None:
+    made = make_world()[3]
+    for address in (
+        f"/jobs/{made.job_id}/history/",
+        f"/job-executions/{made.pk}/history/",
+        f"/jobs/{made.job_id}/executions/",
+        f"/job-types/{made.job_type_id}/revisions/",
+    ):
+        wanted = ids_of(get(api, address))
+        assert wanted
+        assert walk(api, address, page_size=1) == wanted
+        assert set(get(api, address, fields="id")["results"][0]) == {"id"}
+
+
+def test_rows_that_change_while_somebody_walks_are_no_error(
+    make_world: Make, make_execution: Make, api: APIClient
+) -> None:
+    make_world()
+    wanted = ids_of(get(api, "/job-executions/"))
+    answer = get(api, "/job-executions/", cursor="", page_size=3)
+    # The row that the cursor stands on moves to the end, and new ones come.
+    later = NOON + timedelta(days=1)
+    JobExecution.objects.filter(pk=wanted[2]).update(last_modified=later)
+    new = make_execution(State.QUEUED, at=later)
+    found = []
+    while answer["next"]:
+        answer = api.get(answer["next"]).json()
+        found += ids_of(answer)
+    assert found == [*wanted[3:], wanted[2], new.pk]
+    assert answer["count"] == len(wanted) + 1
+
+
+def cursor_of(api: APIClient, address: str, **parameters: Any) -> str:
+    following = get(api, address, cursor="", page_size=1, **parameters)["next"]
+    return str(following.rpartition("cursor=")[2])
+
+
+def test_a_cursor_that_is_not_of_this_list_and_order_is_refused(
+    make_world: Make, api: APIClient
+) -> None:
+    make_world()
+    good = cursor_of(api, "/job-executions/")
+    assert get(api, "/job-executions/", cursor=good)["results"]
+    assert get(api, "/v3/job-executions/", cursor=good)["results"]
+    others = [
+        cursor_of(api, "/jobs/"),
+        cursor_of(api, "/job-executions/", order="-last_modified"),
+        cursor_of(api, "/job-executions/", order="id"),
+    ]
+    texts = [
+        *others,
+        good[:-4],
+        good[4:],
+        good + "A" * 4,
+        "x",
+        "é",
+        "%00",
+        "=",
+        "W10",
+        "bnVsbA",
+        "A" * 999,
+    ]
+    for text in texts:
+        answer = api.get("/job-executions/", {"cursor": text})
+        assert answer.status_code == 400, text
+        assert (answer.json()["field"], answer.json()["code"]) == ("cursor", "invalid"), text
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"cursor": "", "page": 1},
+        {"cursor": "", "order": "status"},
+        {"cursor": "", "order": ["last_modified", "-id"]},
+        {"cursor": ["", ""]},
+    ],
+)
+def test_a_cursor_goes_with_no_page_and_no_other_order(
+    parameters: dict[str, Any], api: APIClient, db: None
+) -> None:
+    answer = api.get(f"/job-executions/?{urlencode(parameters, doseq=True)}")
+    assert (answer.status_code, answer.json()["field"]) == (400, "cursor")
+
+
+@pytest.mark.parametrize("order", [["last_modified", "id"], ["-last_modified", "-id"]])
+@pytest.mark.parametrize(
+    ("rows", "chosen", "index"),
+    [
+        (execution_rows, {}, "execution_by_last_modified"),
+        (execution_rows, {"started": NOON}, "execution_by_last_modified"),
+        (execution_rows, {"statuses": ["FAILED", "QUEUED"]}, "execution_by_status"),
+        (execution_rows, {"job_type_ids": [1, 2]}, "execution_by_type"),
+        (execution_rows, {"node_ids": [1]}, "execution_on_node"),
+        (execution_rows, {"error_ids": [1]}, "execution_by_error"),
+        (job_rows, {}, "job_by_last_modified"),
+        (job_rows, {"statuses": ["FAILED"]}, "job_by_status"),
+        (job_rows, {"job_type_ids": [1]}, "job_by_type"),
+        (job_rows, {"error_ids": [1], "ended": NOON}, "job_by_error"),
+    ],
+)
+def test_the_ids_of_a_page_come_from_one_index_in_its_order(
+    rows: Callable[[Wanted], Any],
+    chosen: dict[str, Any],
+    index: str,
+    order: list[str],
+    make_job: Make,
+) -> None:
+    make_job()  # planned as for a table of any size: by what would be read in order
+    for condition in (Q(), lists._beyond(order, Position((NOON, 7)))):
+        statement, parameters = rows(Wanted(**chosen))._ids(condition, order, 50, 100)
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+            cursor.execute("SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off")
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+        way = "Backward " if order[0].startswith("-") else ""
+        assert f"Index Only Scan {way}using {index}" in plan, plan
+
+
+FIELDS = {
+    "/job-executions/": outlines.EXECUTION,
+    "/jobs/": outlines.JOB,
+    "/jobs/updates/": outlines.JOB_UPDATE,
+    "/jobs/executions/": outlines.JOB_WITH_EXECUTION,
+    "/job-types/": outlines.JOB_TYPE,
+    "/errors/": outlines.ERROR,
+    "/nodes/": None,
+}
+
+
+@pytest.mark.parametrize("address", FIELDS)
+def test_every_field_can_be_had_alone_and_is_the_same(
+    address: str, make_world: Make, api: APIClient
+) -> None:
+    make_world()
+    whole = get(api, address)["results"]
+    item = FIELDS[address]
+    names = set(whole[0])
+    assert item is None or names == set(item.names)
+    for name in names:
+        alone = get(api, address, fields=name)["results"]
+        assert alone == [{name: each[name]} for each in whole], name
+    together = sorted(names)
+    assert get(api, address, fields=",".join(together))["results"] == whole
+    assert get(api, address, fields=together)["results"] == whole
+
+
+@pytest.mark.parametrize("text", ["foo", "id,foo", "", "id,", "job.id", "ID"])
+def test_a_field_that_is_not_there_is_refused(text: str, api: APIClient, db: None) -> None:
+    answer = api.get("/job-executions/", {"fields": text})
+    assert (answer.status_code, answer.json()["field"]) == (400, "fields")
