@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --comp
 # For tools that import the settings and connect to nothing.
 SETTINGS := SCALE_SECRET_KEY=check DATABASE_URL=postgresql:///check?host=/nonexistent
 
-.PHONY: run test check check-fast faults bench docs lock clean
+.PHONY: run test check check-fast faults bench bench-rest docs lock clean
 
 run: $(VENV)/run.stamp ## install what is missing and start everything on this machine
 	@exec $(BIN)/scale up $(UP)
@@ -33,10 +33,14 @@ check: check-fast ## format, lint, types, import layers, migrations, unit tests
 
 faults: $(VENV)/dev.stamp ## kill every part under load, e.g. make faults SEED=7 COUNT=1000
 	$(BIN)/python -W error tests/faults --seed $(or $(SEED),1) --count $(or $(COUNT),500)
+	SCALE_TEST_FLOOD_MIB=1024 $(BIN)/pytest -q -s tests/acceptance/test_bad_logs.py -k memory
 
 bench: $(VENV)/dev.stamp ## the figures of docs/benchmarks.md
 	$(BIN)/python tests/bench
 	$(BIN)/python tests/bench/reconcile.py
+
+bench-rest: $(VENV)/dev.stamp ## the REST interface over large tables, e.g. make bench-rest ROWS="10000 1000000"
+	$(BIN)/python tests/bench/rest.py $(ROWS)
 
 docs: $(VENV)/dev.stamp ## the pages that are made from code
 	$(BIN)/python docs/generate.py

@@ -15,12 +15,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=500, help="jobs to submit at least")
     parser.add_argument(
-        "--only", action="append", default=[], choices=sorted(every_fault(small_disk=True))
+        "--only",
+        action="append",
+        default=[],
+        choices=sorted(every_fault(long_run=True, small_disk=True)),
     )
-    parser.add_argument("--keep", action="store_true", help="leave the folder with the logs")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the folder; no fault fills a disk then"
+    )
     wanted = parser.parse_args()
     began = time.monotonic()
-    with world(keep=wanted.keep, small_disk=True) as made:
+    with world(keep=wanted.keep, small_disk=not wanted.keep) as made:
         print(f"in {made.home}", flush=True)
         run = Run(
             made,

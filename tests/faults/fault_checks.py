@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from fault_program import AGENTS
 from fault_work import BY_NAME
 from fault_world import World
 
 from scale.core.lifecycle import MOVES, TERMINAL, Event, State
 
-#: The error of an attempt that died with its agent: its command may run once more.
-NODE_LOST: Final = "node-lost"
+#: The errors of an attempt of which nobody knows how it ended: its command may run once more.
+LOST: Final = ("node-lost", "scheduler-lost")
+#: What a command of one phase prints, whole.
+PRINTED: Final = "begin\nend\n"
 #: What a scheduler may end with when its database is taken away; a supervisor starts it again.
 _ALLOWED: Final = ("OperationalError", "InterfaceError", "AdminShutdown")
 _RAISED: Final = re.compile(
@@ -67,11 +70,11 @@ def _check_executions(world: World, found: Findings) -> None:
         history[pk].append((event, state))
     rows = world.database.rows(
         "SELECT x.id, x.state, e.name, x.phase, x.cleanup_owed, x.logs_owed, x.error_message,"
-        " extract(epoch FROM x.started), extract(epoch FROM x.ended)"
+        " extract(epoch FROM x.started), extract(epoch FROM x.ended), x.agent_id"
         " FROM job_execution x LEFT JOIN error e ON e.id = x.error_id"
     )
     found.executions = len(rows)
-    for pk, state, error, phase, cleanup, logs, message, started, ended in rows:
+    for pk, state, error, phase, cleanup, logs, message, started, ended, agent_id in rows:
         if state not in TERMINAL:
             entries = " ".join(event for event, _ in history[pk])
             found.stuck.append(f"execution {pk} is {state} in {phase}: {entries}")
@@ -80,12 +83,13 @@ def _check_executions(world: World, found: Findings) -> None:
         found.wrong += [f"execution {pk}: {text}" for text in disagreements(state, history[pk])]
         if error:
             found.errors[f"{error} in {phase}"] += 1
-            found.lost_attempts += error == NODE_LOST
-            explained = error == "bad-data" or (
-                error == NODE_LOST
-                and any(started <= until and ended >= since for since, until in world.mesos_killed)
-            )
-            if not explained:
+            found.lost_attempts += error in LOST
+            causes = {
+                **dict.fromkeys(LOST, world.mesos.losses),
+                "api-unreachable": world.web_away if phase == "pre" else [],
+            }.get(error, [])
+            explained = any(each.explains(started, ended, agent_id) for each in causes)
+            if not explained and error != "bad-data":
                 found.wrong.append(f"execution {pk} failed with {error} in {phase}: {message}")
 
 
@@ -129,14 +133,14 @@ def _check_witness(world: World, found: Findings) -> None:
     """Compare what commands say that they did with what the rows say of them."""
     said: dict[int, Counter[int]] = defaultdict(Counter)
     for line in world.witness.read_text().splitlines():
-        job, execution, _ = line.split(" ")
-        said[int(job)][int(execution)] += 1
+        words = line.split(" ")
+        said[int(words[0])][int(words[1])] += 1
     rows: dict[int, list[Attempt]] = defaultdict(list)
-    for job, *attempt in world.database.rows(
+    for job, *columns in world.database.rows(
         "SELECT x.job_id, x.id, x.state, e.name FROM job_execution x"
         " LEFT JOIN error e ON e.id = x.error_id"
     ):
-        rows[job].append(Attempt(*attempt))
+        rows[job].append(Attempt(*columns))
     for job in said.keys() - rows.keys():
         found.wrong.append(f"job {job} ran and has no row")
     for job, attempts in rows.items():
@@ -152,30 +156,46 @@ def _doubled(job: int, attempts: list[Attempt], said: Counter[int]) -> Iterator[
             yield f"execution {pk} of job {job} ran to its end {times} times"
     ended_well = sorted((one for one in attempts if said[one.pk]), key=lambda one: one.pk)
     for one in ended_well[:-1]:
-        if one.error != NODE_LOST:
+        if one.error not in LOST:
             yield f"job {job} ran again after the command of {one} had ended well"
 
 
 def _check_machine(world: World, found: Findings) -> None:
     found.wrong += [f"a process in {task['MESOS_SANDBOX']} lives" for task in world.tasks()]
-    for agent in world.agents():
-        used = {name: agent["used_resources"][name] for name in ("cpus", "mem", "disk")}
+    for who, tasks in world.mesos.live_tasks().items():
+        found.wrong += [f"{who} believes that {task} lives" for task in tasks]
+    slaves = world.mesos.slaves()
+    if len(slaves) != AGENTS:
+        found.wrong.append(f"{len(slaves)} agents are there, not {AGENTS}")
+    for slave in slaves:
+        used = {name: slave["used_resources"][name] for name in ("cpus", "mem", "disk")}
         if any(used.values()):
-            found.wrong.append(f"agent {agent['id']} still uses {used}")
+            found.wrong.append(f"agent {slave['id']} still uses {used}")
     found.wrong += [f"work folder {folder.name} is left" for folder in world.work.iterdir()]
 
 
 def _check_logs(world: World, found: Findings) -> None:
-    """Read the log of every command that ended by itself; each says begin and end."""
+    """Look for the log of every task that ran; read those of commands that ended by themselves."""
     for pk, phase in world.database.rows(
         "SELECT execution_id, phase FROM archived_log WHERE lost AND stream = 'stdout'"
     ):
         found.wrong.append(f"the log of execution {pk}, {phase}, is lost")
-    for (pk,) in world.database.rows(
-        "SELECT id FROM job_execution WHERE job_exit_code IS NOT NULL AND state <> 'canceled'"
+    for phase in ("pre", "job", "post"):
+        for pk, streams in world.database.rows(
+            "SELECT x.id, (SELECT count(*) FROM archived_log l"
+            "              WHERE l.execution_id = x.id AND l.phase = %s)"
+            f" FROM job_execution x WHERE x.ended IS NOT NULL AND x.{phase}_started IS NOT NULL",
+            phase,
+        ):
+            if streams != 2:
+                found.wrong.append(f"execution {pk} has {streams} logs of {phase}, not 2")
+    for pk, name in world.database.rows(
+        "SELECT x.id, t.name FROM job_execution x JOIN job_type t ON t.id = x.job_type_id"
+        " WHERE x.job_exit_code IS NOT NULL AND x.state <> 'canceled'"
     ):
         text = world.text(f"/job-executions/{pk}/logs/stdout/")
-        if "begin" not in text or "end" not in text:
+        whole = PRINTED in text if BY_NAME[name].with_file else text == PRINTED
+        if not whole:
             found.wrong.append(f"the log of execution {pk} is {text[:60]!r}")
 
 

@@ -1,57 +1,23 @@
 """The faults. Each injects itself, removes its cause, and returns; then recovery is timed."""
 
-import random
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from fault_world import Program, World
-from psycopg2 import Error as DatabaseProblem
+from fault_injector import NotSeen
+from fault_kinds_mesos import MesosFaults, mesos_faults
+from fault_mesos import Loss
+from fault_program import Program
 
 from scale.failpoints import POINTS
 
-LIMIT_S: Final = 40.0
-#: What `bad_wire.py` can do.
-MOODS: Final = {
-    "refuse": "refuses connections",
-    "503": "answers 503",
-    "hang": "hangs",
-    "half": "sends half an answer",
-    "deaf": "hears and is not heard",
-}
-
-
-class NotSeen(Exception):
-    """What was to happen did not."""
-
 
 @dataclass
-class Faults:
-    """Injects; `tick` keeps the work going while something is waited for."""
-
-    world: World
-    dice: random.Random
-    tick: Callable[[], None]
-
-    def until(self, true: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> None:
-        deadline = time.monotonic() + limit_s
-        while True:
-            try:
-                if true():
-                    return
-            except DatabaseProblem:
-                pass
-            if time.monotonic() > deadline:
-                raise NotSeen(f"waited {limit_s:g} s for {what}")
-            self.tick()
-            time.sleep(0.02)
-
-    def pause(self, least_s: float, most_s: float) -> None:
-        """Let a random time go by."""
-        end = time.monotonic() + self.dice.uniform(least_s, most_s)
-        self.until(lambda: time.monotonic() >= end, "time")
+class Faults(MesosFaults):
+    """Injects; the faults of Mesos are those of the base."""
 
     # The scheduler.
 
@@ -66,7 +32,7 @@ class Faults:
             self.pause(0.3, 1.5)
 
     def scheduler_stopped(self) -> None:
-        self._leader().end(signal.SIGTERM)
+        self.leader().end(signal.SIGTERM)
         self.world.tend()
 
     def at_point(self, point: str) -> None:
@@ -88,51 +54,27 @@ class Faults:
         self.world.tend()
 
     def standby_takes_over(self) -> None:
-        leader = self._leader()
+        leader = self.leader()
         self._standby()
         self.world.drop_scheduler(leader)
 
     def leader_frozen(self) -> None:
-        leader = self._leader()
+        leader = self.leader()
         leader.send(signal.SIGSTOP)
-        self.pause(1, 4)
+        self.pause(1, 3)
         leader.send(signal.SIGCONT)
 
     def leader_paused(self) -> None:
-        self._depose(self._leader(), lambda leader: leader.send(signal.SIGSTOP))
+        self._depose(self.leader(), lambda leader: leader.send(signal.SIGSTOP))
 
     def leader_silent(self) -> None:
         """The same, but nobody helps: the standby sees that the leader shows no sign of life."""
-        self._depose(self._leader(), lambda leader: leader.send(signal.SIGSTOP), cut=False)
+        self._depose(self.leader(), lambda leader: leader.send(signal.SIGSTOP), cut=False)
 
     def leader_paused_in_transaction(self) -> None:
-        self._depose(self._leader(), self._stop_in_transaction)
+        self._depose(self.leader(), self._stop_in_transaction)
 
     # What it depends on.
-
-    def mesos_killed(self) -> None:
-        self.world.kill_mesos()
-        self.pause(0, 1)
-        self.world.start_mesos()
-
-    def mesos_killed_while_it_recovers(self) -> None:
-        self.world.kill_mesos()
-        for _ in range(self.dice.randint(1, 3)):
-            self.world.mesos.start()
-            self.pause(0.05, 0.5)
-            self.world.kill_mesos()
-        self.world.start_mesos()
-
-    def mesos_frozen(self) -> None:
-        self.world.mesos.send(signal.SIGSTOP)
-        self.pause(1, 4)
-        self.world.mesos.send(signal.SIGCONT)
-
-    def bad_wire(self, mood: str) -> None:
-        """Have the master, or the way to it, behave badly for a while."""
-        self.world.mood.write_text(mood)
-        self.pause(0.5, 4)
-        self.world.mood.write_text("pass")
 
     def postgres_restarted_fast(self) -> None:
         self.world.restart_postgres(signal.SIGINT)
@@ -154,14 +96,17 @@ class Faults:
             )
             self.pause(0, 0.5)
 
-    def web_away_during(self, phase: str) -> None:
+    def web_away_during(self, phase: str, least_s: float = 0.5, most_s: float = 3) -> None:
         self.until(lambda: self._someone_in(phase), f"an execution in {phase}")
+        began = time.time()
         self.world.down.add(self.world.web)
         self.world.web.end(self.dice.choice([signal.SIGKILL, signal.SIGTERM]))
-        self.pause(0.5, 3)
+        self.pause(least_s, most_s)
         self.world.down.discard(self.world.web)
         self.world.tend()
         self.until(lambda: self.world.call("GET", "/healthz")[0] == 200, "web")
+        if most_s > PRE_WAITS_S:
+            self.world.web_away.append(Loss(began, time.time()))
 
     def worker_and_valkey_killed(self) -> None:
         self.world.worker.end()
@@ -172,21 +117,15 @@ class Faults:
         """As when the machine loses power, but for what the kernel still writes."""
         for program in (*self.world.schedulers, self.world.web, self.world.worker):
             program.send(signal.SIGKILL)
-        self.world.kill_mesos()
+        self.world.mesos.kill()
         self.world.valkey.end()
         self.world.restart_postgres(signal.SIGQUIT)
-        self.world.start_mesos()
+        self.world.mesos.start()
         for program in (*self.world.schedulers, self.world.web, self.world.worker):
             program.end()
         self.world.tend()
 
     # Parts of them.
-
-    def _leader(self) -> Program:
-        self.until(self.world.leader, "a leader")
-        leader = self.world.leader()
-        assert leader is not None
-        return leader
 
     def _kill_scheduler(self) -> None:
         for program in list(self.world.schedulers):
@@ -255,8 +194,16 @@ class Faults:
         )
 
 
-def every_fault(*, small_disk: bool = False) -> dict[str, Callable[[Faults], None]]:
-    """Return the faults by name; one of them needs a disk that can be filled."""
+#: What was not begun gives up then, and is tried again; post does not.
+PRE_WAITS_S: Final = 25.0
+#: Take long: only in a long run, and there once.
+ONCE: Final = frozenset({"web away for long during pre", "web away for long during post"})
+
+
+def every_fault(
+    *, long_run: bool = False, small_disk: bool = False
+) -> dict[str, Callable[[Faults], None]]:
+    """Return the faults by name; some are for long runs, one needs a disk that can be filled."""
     plain = (
         Faults.scheduler_killed,
         Faults.scheduler_killed_again_and_again,
@@ -264,11 +211,7 @@ def every_fault(*, small_disk: bool = False) -> dict[str, Callable[[Faults], Non
         Faults.standby_takes_over,
         Faults.leader_frozen,
         Faults.leader_paused,
-        Faults.leader_silent,
         Faults.leader_paused_in_transaction,
-        Faults.mesos_killed,
-        Faults.mesos_killed_while_it_recovers,
-        Faults.mesos_frozen,
         Faults.postgres_restarted_fast,
         Faults.postgres_restarted_immediately,
         Faults.connections_cut,
@@ -278,12 +221,17 @@ def every_fault(*, small_disk: bool = False) -> dict[str, Callable[[Faults], Non
     found: dict[str, Callable[[Faults], None]] = {
         each.__name__.replace("_", " "): each for each in plain
     }
+    found |= mesos_faults()
+    for point in POINTS:
+        found[f"scheduler killed {point}"] = partial(Faults.at_point, point=point)
+    for phase in ("pre", "post"):
+        found[f"web away during {phase}"] = partial(Faults.web_away_during, phase=phase)
     if small_disk:
         found["postgres disk full"] = Faults.postgres_disk_full
-    for point in POINTS:
-        found[f"scheduler killed {point}"] = lambda faults, at=point: faults.at_point(at)
-    for phase in ("pre", "post"):
-        found[f"web away during {phase}"] = lambda faults, at=phase: faults.web_away_during(at)
-    for mood, means in MOODS.items():
-        found[f"master {means}"] = lambda faults, at=mood: faults.bad_wire(at)
+    if long_run:
+        found["leader silent"] = Faults.leader_silent
+        for phase in ("pre", "post"):
+            found[f"web away for long during {phase}"] = partial(
+                Faults.web_away_during, phase=phase, least_s=31, most_s=36
+            )
     return found

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fault_checks import Findings, check
-from fault_kinds import Faults, NotSeen, every_fault
+from fault_injector import NotSeen
+from fault_kinds import ONCE, Faults, every_fault
+from fault_watch import Watch
 from fault_work import Work
 from fault_world import World, new_home
 
 RECOVERS_WITHIN_S = 60.0
 SETTLES_WITHIN_S = 90.0
-WATCH_EVERY_S = 0.5
 MANY = 1_000_000
 #: For the data of PostgreSQL and its write-ahead log.
 DISK_MIB = 512
@@ -90,17 +91,17 @@ class Run:
         self._say = say
         self._rounds = 0
         self._draining = False
-        self._watched = 0.0
-        self._twice: dict[str, str] = {}
+        self._watch = Watch(world)
         self.report = Report(seed)
 
     def run(self) -> Report:
         began = time.monotonic()
         self._work.prepare()
         self._faults.until(lambda: self._launched_since(0), "a first launch")
-        kinds = every_fault(small_disk=self._world.small_disk)
+        kinds = every_fault(long_run=True, small_disk=self._world.small_disk)
         while not self._rounds or self._submitted() < self._count:
-            names = list(self._only or kinds)
+            once = ONCE if self._rounds else frozenset()
+            names = [name for name in self._only or kinds if name not in once] or list(self._only)
             self._dice.shuffle(names)
             for name in names:
                 self._inject(name, kinds[name])
@@ -114,7 +115,7 @@ class Run:
         return self.report
 
     def _inject(self, name: str, fault: Callable[[Faults], None]) -> None:
-        self._faults.pause(0.2, 1.0)
+        self._faults.pause(0.1, 0.5)
         self._say(name)
         try:
             fault(self._faults)
@@ -140,23 +141,15 @@ class Run:
         before = self.report.findings.stuck
         found = check(self._world)
         found.stuck[:0] = before
-        found.doubled += self._twice.values()
+        found.doubled += self._watch.twice.values()
+        found.wrong += self._watch.strays.values()
         return found
 
     def _tick(self) -> None:
         self._world.tend()
-        self._watch()
+        self._watch.look()
         # As long as faults are injected something must wait to start, be it more than is wanted.
         self._work.keep(0 if self._draining else MANY)
-
-    def _watch(self) -> None:
-        """Look whether a job runs in two places now."""
-        if time.monotonic() - self._watched < WATCH_EVERY_S:
-            return
-        self._watched = time.monotonic()
-        for job, sandboxes in self._world.running().items():
-            if len(sandboxes) > 1:
-                self._twice[job] = f"job {job} ran in {len(sandboxes)} places: {sorted(sandboxes)}"
 
     def _submitted(self) -> int:
         return int(self._world.database.one("SELECT count(*) FROM job"))
@@ -202,5 +195,7 @@ def world(*, keep: bool = False, small_disk: bool = False) -> Iterator[World]:
         yield made
     finally:
         made.stop()
+        if made.small_disk:
+            subprocess.run(["umount", home / "db"], capture_output=True)
         if not keep:
             shutil.rmtree(home, ignore_errors=True)

@@ -3,85 +3,30 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg2
+from fault_mesos import LocalMesos, Loss
+from fault_program import PYTHON, Program, free_ports, wait_for
 
-from scale.embedded.guard import Guard
 from scale.embedded.postgres import PostgresServer
 from scale.embedded.valkey import Valkey
 
-AGENTS = 3
 #: What the developer's own environment may hold and the processes must not see.
 OURS = ("DATABASE_URL", "SCALE_", "DJANGO_SETTINGS_MODULE", "PG")
-PYTHON = (sys.executable, "-P", "-m")
-MESOS_OPTIONS = (
-    *("--agents", str(AGENTS), "--cpus", "4", "--mem", "4096", "--disk", "10000"),
-    *("--ack-retry-s", "0.5", "--heartbeat-s", "2", "--allocation-interval-s", "0.2"),
-    *("--shutdown-grace-s", "0.5"),
-)
 
-
-class Program:
-    """One process after the other with the same command line; their output is one log."""
-
-    def __init__(
-        self,
-        log: Path,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        **variables: str,
-    ) -> None:
-        """Run with `environment` as it will be at each start, and `variables`."""
-        self.log = log
-        self.name = variables.get("PGAPPNAME", log.name)
-        self._command = command
-        self._environment = environment
-        self._variables = variables
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        assert self.ended
-        with self.log.open("ab") as sink:
-            self.process = subprocess.Popen(
-                self._command,
-                env={**self._environment, **self._variables},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                preexec_fn=Guard(signal.SIGKILL).preexec(),  # noqa: PLW1509  main thread only
-            )
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    @property
-    def ended(self) -> bool:
-        return self.process is None or self.process.poll() is not None
-
-    def send(self, number: int) -> None:
-        if not self.ended:
-            os.kill(self.pid, number)
-
-    def end(self, number: int = signal.SIGKILL, within_s: float = 30) -> None:
-        """Send a signal and wait for the end."""
-        if self.process is not None:
-            self.send(number)
-            self.process.wait(within_s)
+#: A leader that is stopped in a transaction is not waited for as long as elsewhere (settings.py).
+IMPATIENT = "options=-c%20idle_in_transaction_session_timeout%3D3s"
 
 
 class Database:
@@ -132,7 +77,7 @@ class World:
         self.postgres = PostgresServer(home / "db", sockets=home)  # fsync on
         self.database = Database(self.postgres.url)
         self.clean = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
-        self._web_port, self._wire_port, self._master_port, self._agent_port = free_ports()
+        self._web_port, self._wire_port, master_port, agent_port = free_ports()
         self.url = f"http://127.0.0.1:{self._web_port}"
         self.token = ""
         valkey = Valkey(home / "valkey", sockets=home)
@@ -141,18 +86,19 @@ class World:
             "SCALE_SECRET_KEY": "only for the fault harness",
             "SCALE_API_URL": self.url,
             "SCALE_STORAGE_DIR": str(home / "files"),
-            "DATABASE_URL": self.postgres.url,
+            "DATABASE_URL": f"{self.postgres.url}&{IMPATIENT}",
             "SCALE_BROKER_URL": valkey.url,
             "SCALE_AGENT_WORK_DIR": str(self.work),
             "SCALE_AGENT_PYTHON": sys.executable,
             "SCALE_KILL_GRACE_S": "1",
             "SCALE_LEASE_S": "10",
+            "SCALE_UNREACHABLE_GRACE_S": "4",
             "SCALE_TESTING": "true",
         }
         self.valkey = Program(home / "log/valkey", valkey.launch(), self.clean)
-        self.mesos = Program(home / "log/mesos", self._mesos_command(), self.clean)
+        self.mesos = LocalMesos(home, self.clean, master_port, agent_port)
         self.mood = home / "mood"
-        ports = (str(self._wire_port), str(self._master_port))
+        ports = (str(self._wire_port), str(master_port))
         wire = (
             sys.executable,
             str(Path(__file__).with_name("bad_wire.py")),
@@ -166,7 +112,8 @@ class World:
         #: What is not to be started again for the moment.
         self.down: set[Program] = set()
         self.scheduler_ends: list[int] = []
-        self.mesos_killed: list[tuple[float, float]] = []
+        #: When web was away for longer than pre waits for it.
+        self.web_away: list[Loss] = []
         self._started = 0
 
     # Starting and stopping.
@@ -174,7 +121,13 @@ class World:
     def start(self) -> None:
         self._start_postgres()
         self.valkey.start()
-        self.start_mesos()
+        self.mesos.start()
+        principal, secret = self.mesos.credentials()
+        self.environment |= {
+            "SCALE_MESOS_MASTER": f"127.0.0.1:{self._wire_port}",
+            "SCALE_MESOS_PRINCIPAL": principal,
+            "SCALE_MESOS_SECRET": secret,
+        }
         self.wire.start()
         self._first_start()
         self.start_scheduler()
@@ -186,34 +139,10 @@ class World:
         for program in (self.worker, self.web, self.wire, *self.schedulers):
             program.send(signal.SIGCONT)
             program.end()
-        self.mesos.send(signal.SIGCONT)
-        with suppress(subprocess.TimeoutExpired):
-            self.mesos.end(signal.SIGTERM)
-        self.mesos.end()
+        self.mesos.stop()
         self.valkey.end()
         self.database.close()
         self.postgres.stop()
-
-    def kill_mesos(self) -> None:
-        """End local Mesos, and with it every task; note when, in seconds of wall time."""
-        began = time.time()
-        self.mesos.end()
-        self.mesos_killed.append((began, time.time()))
-
-    def start_mesos(self) -> None:
-        """Start local Mesos on the ports and the folder of the last time; wait until it serves."""
-        announced = self.home / "mesos/announced"
-        announced.unlink(missing_ok=True)
-        self.mesos.start()
-        wait_for(lambda: announced.exists() or self.mesos.ended, "local Mesos", 30)
-        assert not self.mesos.ended, self.mesos.log.read_text()[-2000:]
-        self.master = json.loads(announced.read_text())["master"]
-        principal, secret = (self.home / "mesos/credentials").read_text().split()
-        self.environment |= {
-            "SCALE_MESOS_MASTER": f"127.0.0.1:{self._wire_port}",
-            "SCALE_MESOS_PRINCIPAL": principal,
-            "SCALE_MESOS_SECRET": secret,
-        }
 
     def start_scheduler(self, **variables: str) -> Program:
         """Start one more scheduler, whose sessions in PostgreSQL have a name of their own."""
@@ -286,15 +215,6 @@ class World:
         named = {"PGAPPNAME": name, **variables}
         return Program(self.home / "log" / name, command, self.environment, **named)
 
-    def _mesos_command(self) -> list[str]:
-        folder = self.home / "mesos"
-        return [
-            *(*PYTHON, "scale.localmesos", "--work-dir", str(folder), *MESOS_OPTIONS),
-            *("--credentials-file", str(folder / "credentials")),
-            *("--announce-file", str(folder / "announced")),
-            *("--port", str(self._master_port), "--agent-port", str(self._agent_port)),
-        ]
-
     def _first_start(self) -> None:
         reading, writing = os.pipe()
         try:
@@ -353,19 +273,6 @@ class World:
             text: str = answer.read().decode()
             return text
 
-    def agents(self) -> list[dict[str, Any]]:
-        """Return the agents as the master tells them."""
-        known = ":".join(
-            self.environment[f"SCALE_MESOS_{what}"] for what in ("PRINCIPAL", "SECRET")
-        )
-        request = urllib.request.Request(
-            f"http://{self.master}/slaves",
-            headers={"Authorization": "Basic " + b64encode(known.encode()).decode()},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            found: list[dict[str, Any]] = json.load(answer)["slaves"]
-            return found
-
     def leader(self) -> Program | None:
         """Return the scheduler that holds the lock."""
         named = self.database.rows(
@@ -391,39 +298,14 @@ class World:
                     words = found.decode(errors="replace").split("\0")
                     yield {name: text for name, _, text in (word.partition("=") for word in words)}
 
-    def running(self) -> dict[str, set[str]]:
-        """Return the sandboxes in which the command of each job runs now; one is right."""
-        found: dict[str, set[str]] = {}
-        for task in self.tasks():
-            if "SCALE_JOB_ID" in task:
-                found.setdefault(task["SCALE_JOB_ID"], set()).add(task["MESOS_SANDBOX"])
-        return found
-
-
-def free_ports() -> tuple[int, int, int, int]:
-    """Return ports for web, the wire and the master; at the last begins a row for the agents."""
-    while True:
-        with closing(socket.create_server(("127.0.0.1", 0))) as first:
-            base: int = first.getsockname()[1]
-        # Below the range of which the kernel takes the ports of connections.
-        base = 12_000 + base % 18_000
-        if all(is_free(base + offset) for offset in range(AGENTS + 3)):
-            return base, base + 1, base + 2, base + 3
-
-
-def is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def wait_for(true: Any, what: str, limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
-        time.sleep(0.02)
+    def wanted_tasks(self) -> set[str]:
+        """Return the tasks that some row knows and waits for."""
+        rows = self.database.rows(
+            "SELECT task_id FROM job_execution WHERE state IN ('starting', 'running')"
+            " UNION SELECT cleanup_task_id FROM job_execution WHERE cleanup_owed"
+            " UNION SELECT probe_task_id FROM node"
+        )
+        return {task_id for (task_id,) in rows}
 
 
 def new_home() -> Path:

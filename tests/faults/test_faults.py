@@ -6,15 +6,13 @@ from fault_run import Run, world
 
 SEED = 20
 COUNT = 150
-#: Waits for a lease to run out; `make faults` has the time.
-LEFT_OUT = {"leader silent"}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)  # a minute and a half on a calm machine
 def test_no_crash_loses_doubles_or_hangs_an_execution() -> None:
     with world() as made:
-        report = Run(made, SEED, COUNT, only=tuple(sorted(every_fault().keys() - LEFT_OUT))).run()
+        report = Run(made, SEED, COUNT, only=tuple(sorted(every_fault()))).run()
     text = "\n".join(report.lines())
     assert report.findings.all == [], text
     assert report.findings.executions >= COUNT, text
