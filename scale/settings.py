@@ -290,8 +290,8 @@ CELERY_BEAT_SCHEDULE = {
     # Counts are right without, but take longer the more there is to fold (docs/decisions/0008).
     "fold tallies": {
         "task": "scale.job.tasks.fold_tallies",
-        "schedule": 2.0,
-        "options": {"expires": 2.0},
+        "schedule": 10.0,
+        "options": {"expires": 10.0},
     },
     "check tallies": {
         "task": "scale.job.tasks.check_tallies",
