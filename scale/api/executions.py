@@ -47,7 +47,9 @@ def waiting_for(query: Query, wanted: Wanted) -> Wanted:
     found = waits_for(codes, now=timezone.now())
     if wanted.statuses:
         return replace(wanted, also=found.condition & Q(status__in=found.statuses))
-    return replace(wanted, statuses=found.statuses, also=found.condition)
+    return replace(
+        wanted, statuses=found.statuses, also=found.condition, also_means=found.job_type_ids
+    )
 
 
 def waiting_reason(wait: Wait | None) -> dict[str, Any] | None:

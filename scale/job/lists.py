@@ -250,11 +250,15 @@ class _KeptRows(Rows):
         super().__init__(self._rest.filter(**own))
 
     def count(self) -> int:
+        wanted = self._wanted
         columns = set(self._among) - {"status"}
         statuses = self._among.get("status", ())
-        if self._wanted.also or len(columns) > 1 or not columns <= set(self._kept.columns):
+        in_period = wanted.started or wanted.ended
+        if wanted.also_means and not columns and not in_period:
+            return tallies.total(self._kept.whole, keys=wanted.also_means, statuses=statuses)
+        if wanted.also or len(columns) > 1 or not columns <= set(self._kept.columns):
             return super().count()
-        if self._wanted.started or self._wanted.ended:
+        if in_period:
             return super().count() if columns else self._count_period(statuses)
         if not columns:
             return tallies.total(self._kept.whole, statuses=statuses)

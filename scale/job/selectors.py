@@ -29,7 +29,7 @@ class Wanted:
     """Which executions or jobs to list; an empty collection or None does not restrict.
 
     `started` and `ended` bound the time `when`, both included. `also` is a condition of a layer
-    above on the rows themselves.
+    above on the rows themselves; if it only restricts the job types, `also_means` has their ids.
     """
 
     started: datetime | None = None
@@ -45,6 +45,7 @@ class Wanted:
     error_categories: Collection[str] = ()
     error_ids: Collection[int] = ()
     also: Q = field(default_factory=Q)
+    also_means: Collection[int] = ()
 
 
 def jobs(wanted: Wanted) -> QuerySet[Job]:

@@ -45,6 +45,7 @@ class Run:
     memory_timer: asyncio.TimerHandle | None = None
     disk_timer: asyncio.Handle | None = None
     cancel_fetch: threading.Event = field(default_factory=threading.Event)
+    fetching: "asyncio.Future[None] | None" = None
     wait_status: int = 0
     doom: Cause | None = None  # why the agent itself ends the task
     peak_bytes: int = 0

@@ -64,6 +64,8 @@ class Runner:
         if run.phase is Phase.PREPARING:
             run.killed = True
             run.cancel_fetch.set()
+            if run.fetching is not None:
+                run.fetching.cancel()  # its thread ends when its server says or does something
             return
         if not run.killed:
             run.killed = True
@@ -95,9 +97,14 @@ class Runner:
                     tuple(uris), run.directory, launching.owner_of(run), run.cancel_fetch
                 )
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._threads, fetcher.fetch_all, order)
+                run.fetching = loop.run_in_executor(self._threads, fetcher.fetch_all, order)
+                await run.fetching
             if run.is_docker:
                 await self._docker.require()
+        except asyncio.CancelledError:
+            if not run.killed:
+                raise
+            self._never_started(run, "Killed while its URIs were fetched")
         except fetcher.FetchFailed as error:
             self._never_started(run, f"Failed to fetch all URIs for container: {error}")
         except (OSError, docker.Unavailable, LookupError) as error:

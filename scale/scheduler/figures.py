@@ -65,6 +65,7 @@ class Measured:
     rounds: Distribution
     waits: Distribution
     offered: Resources
+    used: Resources
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self | None:
@@ -80,6 +81,7 @@ class Measured:
             rounds=Distribution.of(document["rounds"]),
             waits=Distribution.of(document["waits"]),
             offered=Resources(*document["offered"]),
+            used=Resources(*document["used"]),
         )
 
 
@@ -118,7 +120,7 @@ class Figures:
         self._round_times.add(seconds)
         self._rounds.append((now_s, seconds))
 
-    def document(self, *, offered: Resources, now_s: float) -> dict[str, Any]:
+    def document(self, *, offered: Resources, used: Resources, now_s: float) -> dict[str, Any]:
         """Return all of it for a JSON column; about 2 KB, whatever happened."""
         self._forget(now_s)
         times = sorted(seconds for at, seconds in self._rounds if now_s - at <= WINDOW_S)
@@ -133,6 +135,7 @@ class Figures:
             "rounds": self._round_times.document(),
             "waits": self._wait_times.document(),
             "offered": [offered.millicpus, offered.mem_mib, offered.disk_mib],
+            "used": [used.millicpus, used.mem_mib, used.disk_mib],
         }
 
     def _forget(self, now_s: float) -> None:

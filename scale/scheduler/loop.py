@@ -33,6 +33,7 @@ from scale.scheduler.leader import Leadership, LockLost
 from scale.scheduler.means import Means
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.offers import OfferBook
+from scale.scheduler.overview import used
 from scale.scheduler.patience import DATABASE_ERRORS, DatabaseFailed, Patience, Trouble, trouble
 from scale.scheduler.placing import Placing
 from scale.scheduler.reconcile import Reconciler
@@ -248,12 +249,14 @@ class SchedulerLoop:
 
     def _beat(self) -> None:
         def store() -> None:
+            offered = sum((offer.free for offer in self._book.offers()), Resources())
             with self._leadership.fenced():
+                figures = self._means.figures.document(
+                    offered=offered, used=used(), now_s=self._monotonic()
+                )
                 SchedulerState.objects.update(heartbeat=self._now(), figures=figures)
 
         if self._monotonic() - self._heartbeat_s >= HEARTBEAT_S:
-            offered = sum((offer.free for offer in self._book.offers()), Resources())
-            figures = self._means.figures.document(offered=offered, now_s=self._monotonic())
             self._means.stored(store)
             self._heartbeat_s = self._monotonic()
 

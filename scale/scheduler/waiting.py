@@ -127,11 +127,13 @@ def _taken(node: Node) -> Resources:
 class Waiters:
     """Which executions wait for something: those with one of these statuses that fit a condition.
 
-    The condition is empty if all of the statuses do, which is then all there is to look for.
+    The condition is empty if all of the statuses do, which is then all there is to look for. If it
+    amounts to some job types, these are `job_type_ids`: counts of those are kept.
     """
 
     statuses: tuple[str, ...]
     condition: Q
+    job_type_ids: tuple[int, ...] = ()
 
 
 _QUEUED: Final = Waiters((Status.QUEUED.value,), Q())
@@ -174,9 +176,11 @@ def _queued_for(codes: Collection[str]) -> Waiters:
         return _NOBODY
     if not others:
         return _QUEUED
-    condition = Q(job_type_id__in=sorted(wanted.keys() - others))
+    pure = tuple(sorted(wanted.keys() - others))
+    condition = Q(job_type_id__in=pure)
     if mixed := sorted(wanted.keys() & others):
         texts = [text for pk in mixed for text in wanted[pk]]
         condition |= Q(job_type_id__in=mixed) & Q(In(_SHAPE_TEXT, texts))
     # Said twice: by the status there is an index in the order of lists, by the state the queue's.
-    return Waiters((Status.QUEUED.value,), Q(state=State.QUEUED.value) & condition)
+    condition &= Q(state=State.QUEUED.value)
+    return Waiters((Status.QUEUED.value,), condition, () if mixed else pure)

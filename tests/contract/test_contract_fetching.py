@@ -136,8 +136,8 @@ def test_a_kill_before_the_start_says_so_and_nothing_is_started(
     task = framework.launch("echo ran", command={"uris": [{"value": f"{served.url}/held"}]})
     assert served.asked.wait(10)
     framework.call("KILL", kill={"task_id": task["task_id"]})
-    served.release()
     status = framework.run_until(task)
+    served.release()
     assert (status["state"], status["reason"]) == (
         "TASK_KILLED",
         "REASON_TASK_KILLED_DURING_LAUNCH",

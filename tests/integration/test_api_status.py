@@ -42,7 +42,7 @@ def figures() -> dict[str, Any]:
     made.count("failed", 1, now_s=30)
     made.waited([0.75, 100])
     made.round_took(0.25, now_s=30)
-    return made.document(offered=Resources(500, 1024, 1), now_s=70)
+    return made.document(offered=Resources(500, 1024, 1), used=Resources(500, 100, 10), now_s=70)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_status_shows_the_scheduler_the_cluster_and_the_queue(
     lost = make_node(is_online=False)
     make_node(is_active=False, archived=timezone.now())
     broken = make_node(is_paused_errors=True)
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(4):
         answer = api.get("/status/")
     assert answer.status_code == 200
     found = answer.json()
@@ -193,7 +193,7 @@ def test_prometheus_reads_the_metrics(
     failed = make_execution(State.FAILED)
     ended = timezone.now() - timedelta(hours=1)
     JobExecution.objects.filter(pk=failed.pk).update(ended=ended)
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(11):
         answer = api.get("/metrics")
     assert answer["Content-Type"].startswith("text/plain; version=0.0.4")
     samples = read(answer)

@@ -76,6 +76,14 @@ def test_kills_are_counted(scheduler: Bench) -> None:
     assert beat(scheduler).counts["kills"] == 1
 
 
+def test_what_live_tasks_were_placed_by_is_what_is_used(scheduler: Bench) -> None:
+    assert beat(scheduler).used == Resources()
+    scheduler.run_to(submit(make_type(cpus_required=0.5, mem_required=100)), "running")
+    submit(make_type(cpus_required=1000))
+    found = beat(scheduler)
+    assert (found.used.millicpus, found.used.mem_mib) == (500, 100)
+
+
 def test_what_is_in_hand_is_what_is_offered(scheduler: Bench) -> None:
     scheduler.offer("a1", cpus=2, mem=100)
     scheduler.offer("a2", cpus=1, mem=50)

@@ -19,7 +19,11 @@ NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 def measured(figures: Figures, now_s: float) -> Measured:
     """Read what is stored, as whoever asks does."""
-    document = json.loads(json.dumps(figures.document(offered=Resources(1500, 2, 3), now_s=now_s)))
+    document = json.loads(
+        json.dumps(
+            figures.document(offered=Resources(1500, 2, 3), used=Resources(4, 5, 6), now_s=now_s)
+        )
+    )
     found = Measured.of(document)
     assert found is not None
     return found
@@ -81,7 +85,9 @@ def test_what_is_stored_stays_small_whatever_happens() -> None:
     for now_s in range(20_000):
         figures.count("updates", 10**9, now_s=now_s / 100)
         figures.round_took(1 / 3, now_s=now_s / 100)
-    assert len(json.dumps(figures.document(offered=Resources(), now_s=200))) < 2500
+    assert (
+        len(json.dumps(figures.document(offered=Resources(), used=Resources(), now_s=200))) < 2500
+    )
     assert len(figures._lately) <= WINDOW_S + 1
     assert len(figures._rounds) <= 4096
 
