@@ -21,15 +21,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from scale.api import answers, bodies, shapes
-from scale.api.base import View, created, key_of, links, no_parameters
+from scale.api.base import Link, View, created, key_of, links, no_parameters
 from scale.api.errors import NotFound
-from scale.api.paging import page_of
+from scale.api.list_schema import parts_of, walking
+from scale.api.outlines import Item, item_by_shape
+from scale.api.paging import list_of
 from scale.api.parameters import Query
 from scale.api.ranges import FilePart, byte_range
-from scale.api.schema import CONDITIONS, ID, answer_header, listing, operation, paged
+from scale.api.schema import CONDITIONS, ID, answer_header, operation
 from scale.api.uploads import BoundedUploadHandler, most_bytes
 from scale.core.errors import InvalidInput
 from scale.job.files import UNKNOWN_MEDIA_TYPE, ReceivedFile, store_file
+from scale.job.lists import Rows
 from scale.job.models import File as FileRow
 from scale.job.selectors import FILE_ORDER, files
 
@@ -59,6 +62,12 @@ _DISPOSITION: Final = answer_header(
 )
 
 
+def _item(link: Link) -> Item:
+    """Return the items of the list, whose addresses depend on where they are asked for."""
+    names = tuple(answers.FileAnswer().fields)
+    return item_by_shape(names, shapes.FILE_COLUMNS, shapes.file_row(link))
+
+
 class Files(View):
     """What was uploaded, and what executions made."""
 
@@ -74,18 +83,17 @@ class Files(View):
     @operation(
         "list_files",
         "List files",
-        paged(answers.FileAnswer),
-        parameters=listing(FILE_ORDER, "file was stored; its time"),
+        parts_of(answers.FileAnswer),
+        parameters=walking(_item(str), FILE_ORDER, "file was stored; its time"),
         tag="files",
     )
     def get(self, request: Request) -> Response:
         query = Query(request)
         started, ended = query.period()
-        order = query.order(FILE_ORDER, ["created"])
-        page = query.page()
+        item = _item(links(request))
+        asked = query.asked(FILE_ORDER, ["created"], item.names)
         query.done()
-        rows = files(started=started, ended=ended).order_by(*order)
-        return page_of(request, rows, page, shapes.FILE_COLUMNS, shapes.file_row(links(request)))
+        return list_of(request, Rows(files(started=started, ended=ended)), item, asked)
 
     @operation(
         "upload_file",

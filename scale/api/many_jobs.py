@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, bodies, shapes
+from scale.api import answers, bodies, outlines, shapes
 from scale.api.base import (
     UnexpectedFields,
     View,
@@ -19,14 +19,16 @@ from scale.api.base import (
     no_parameters,
 )
 from scale.api.errors import NotFound
-from scale.api.paging import page_of
+from scale.api.list_schema import parts_of, walking_all
+from scale.api.paging import list_of
 from scale.api.parameters import Query, period_of
 from scale.api.quick import certainly_valid
 from scale.api.repeats import IDEMPOTENCY_KEY, submitted
-from scale.api.schema import ID, PAGING, example, operation, paged
+from scale.api.schema import ID, example, operation
 from scale.core.errors import InvalidInput
 from scale.job.asked import BulkAction as BulkActionRow
 from scale.job.bulk_actions import Filters, ask_bulk_action, check_filters
+from scale.job.lists import Rows
 from scale.job.models import JobType
 from scale.job.submission import JobRequest
 
@@ -201,16 +203,15 @@ class BulkActions(View):
     @operation(
         "list_bulk_actions",
         "List bulk actions",
-        paged(answers.BulkActionAnswer),
-        parameters=PAGING,
+        parts_of(answers.BulkActionAnswer),
+        parameters=walking_all(outlines.BULK_ACTION),
         tag="jobs",
     )
     def get(self, request: Request) -> Response:
         query = Query(request)
-        page = query.page()
+        asked = query.asked({}, ["-id"], outlines.BULK_ACTION.names)
         query.done()
-        rows = BulkActionRow.objects.order_by("-id")
-        return page_of(request, rows, page, shapes.BULK_ACTION_COLUMNS, shapes.bulk_action)
+        return list_of(request, Rows(BulkActionRow.objects.all()), outlines.BULK_ACTION, asked)
 
 
 class BulkAction(View):

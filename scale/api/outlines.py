@@ -153,3 +153,6 @@ HISTORY: Final = item_of(_HISTORY)
 REVISION: Final = item_of(_REVISION)
 JOB_TYPE: Final = item_of(_same(shapes.JOB_TYPE))
 ERROR: Final = item_of(_same(shapes.ERROR))
+BULK_ACTION: Final = item_of(
+    {**_same(shapes.BULK_ACTION), "requested_by": "requested_by__username"}
+)

@@ -326,7 +326,7 @@ def file(found: File, link: Link) -> Shape:
     return file_row(link)(tuple(getattr(found, name) for name in FILE_COLUMNS))
 
 
-_BULK_ACTION: Final = (
+BULK_ACTION: Final = (
     "id",
     "kind",
     "filters",
@@ -337,13 +337,13 @@ _BULK_ACTION: Final = (
     "failed",
     "failure",
 )
-BULK_ACTION_COLUMNS: Final = (*_BULK_ACTION, "requested_by__username")
+BULK_ACTION_COLUMNS: Final = (*BULK_ACTION, "requested_by__username")
 
 
 def bulk_action(row: tuple[Any, ...]) -> Shape:
     """Shape one row of BULK_ACTION_COLUMNS."""
     *facts, user = row
-    return dict(zip(_BULK_ACTION, facts, strict=True)) | {"requested_by": user}
+    return dict(zip(BULK_ACTION, facts, strict=True)) | {"requested_by": user}
 
 
 def resources(millicpus: int | None, mem_mib: int | None, disk_mib: int | None) -> Shape | None:

@@ -424,6 +424,21 @@ def test_histories_attempts_and_revisions_are_walked(make_world: Make, api: APIC
         assert set(get(api, address, fields="id")["results"][0]) == {"id"}
 
 
+def test_files_and_bulk_actions_are_walked_and_trimmed(make_world: Make, api: APIClient) -> None:
+    make_world()
+    for name in "abc":
+        upload = {"file": SimpleUploadedFile(name, b"text")}
+        assert api.post("/files/", upload, format="multipart").status_code == 201
+        asked = api.post("/jobs/requeue/", {"job_ids": [1]}, format="json")
+        assert asked.status_code == 202
+    for address, kept in (("/files/", "url"), ("/bulk-actions/", "requested_by")):
+        whole = get(api, address)["results"]
+        assert len(whole) == 3
+        assert walk(api, address, page_size=1) == [each["id"] for each in whole]
+        trimmed = get(api, address, fields=f"id,{kept}")["results"]
+        assert trimmed == [{"id": each["id"], kept: each[kept]} for each in whole]
+
+
 def test_rows_that_change_while_somebody_walks_are_no_error(
     make_world: Make, make_execution: Make, api: APIClient
 ) -> None:
