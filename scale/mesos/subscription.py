@@ -30,7 +30,7 @@ class Timing:
     subscribe_s: float = 30
     missed_heartbeats: float = 5
     first_pause_s: float = 0.5
-    longest_pause_s: float = 15
+    longest_pause_s: float = 5
     settled_s: float = 5
     jitter: Callable[[], float] = field(default=lambda: SystemRandom().uniform(0.5, 1))
 
