@@ -77,15 +77,11 @@ def fleet() -> Fleet:
 
 
 def _state_of(node: dict[str, Any]) -> tuple[str, str]:
+    """Return the health of a node, and why; those that were retired are counted apart."""
     if not node["is_active"]:
-        return "inactive", "was retired"
-    if not node["is_online"]:
-        return "offline", "the cluster does not have it"
-    if node["is_paused_errors"]:
-        return "degraded", node["pause_reason"] or "too many errors"
-    if node["is_paused"]:
-        return "paused", node["pause_reason"] or "paused without a reason"
-    return "ready", ""
+        return "inactive", ""
+    health, reason = Node.health_of(node)
+    return health.value.lower(), reason or ""
 
 
 def used() -> Resources:

@@ -96,7 +96,7 @@ def test_the_status_shows_the_scheduler_the_cluster_and_the_queue(
     assert [(each["id"], each["state"], each["reason"]) for each in troubles] == [
         (paused.pk, "paused", "a new disk"),
         (lost.pk, "offline", "the cluster does not have it"),
-        (broken.pk, "degraded", "too many errors"),
+        (broken.pk, "degraded", "too many jobs failed there"),
     ]
     assert found["resources"]["total"] == {"cpus": 24.0, "mem": 48000.0, "disk": 300_000.0}
     assert found["resources"]["offered"] == {"cpus": 0.5, "mem": 1024.0, "disk": 1.0}

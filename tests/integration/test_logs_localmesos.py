@@ -15,6 +15,7 @@ import pytest
 from knox.models import AuthToken
 from log_world import NOON, ONE_PHASE, Web, running_web, wait_until
 
+from scale.api.logs import close_log_reader
 from scale.core.cluster import (
     Offer,
     OffersReceived,
@@ -80,6 +81,7 @@ def cluster(tmp_path: Path, settings: Any) -> Iterator[Cluster]:
         wait_until(announced.exists)
         known = (tmp_path / "mesos" / "credentials").read_text().split()
         settings.SCALE_MESOS_PRINCIPAL, settings.SCALE_MESOS_SECRET = known
+        close_log_reader()  # one that another test left has other credentials
         gateway = MesosGateway(
             json.loads(announced.read_text())["master"],
             principal=known[0],
