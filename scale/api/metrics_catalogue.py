@@ -105,6 +105,8 @@ class PlotData(View):
         query.done()
 
         def shape(rows: Sequence[Column]) -> list[Shape]:
+            if not rows:
+                return []
             most = len(rows) * max(1, len(choice_ids)) * ((last - first).days + 1)
             if most > _MOST_VALUES:
                 raise InvalidInput(

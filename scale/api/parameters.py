@@ -128,8 +128,8 @@ class Query:
 
     def recently(self, default: str) -> tuple[datetime, datetime | None]:
         """Return a period as `period`; it has a beginning, `default` if none is given."""
-        started, ended = self.text("started") or default, self.text("ended")
-        first, last = period_of(started, ended, timezone.now())
+        started, ended = self.text("started"), self.text("ended")
+        first, last = period_of(default if started is None else started, ended, timezone.now())
         assert first is not None
         return first, last
 

@@ -16,6 +16,7 @@ from django.utils.dateparse import parse_datetime
 
 from scale.api.renderers import BIGGEST_INTEGER
 from scale.core.errors import InvalidInput
+from scale.job.bulk import storable
 
 _VERSION: Final = 1
 
@@ -49,7 +50,7 @@ def _value(model: type[Model], name: str, value: object) -> Any:
     if isinstance(field, IntegerField):
         if type(value) is int and abs(value) <= BIGGEST_INTEGER:
             return value
-    elif isinstance(value, str) and "\0" not in value:
+    elif isinstance(value, str) and value == storable(value):
         if not isinstance(field, DateTimeField):
             return value
         at = _instant(value)

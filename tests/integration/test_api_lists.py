@@ -3,6 +3,8 @@
 What a list should answer is worked out here from all rows, in Python.
 """
 
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -491,6 +493,20 @@ def test_a_cursor_that_is_not_of_this_list_and_order_is_refused(
         answer = api.get("/job-executions/", {"cursor": text})
         assert answer.status_code == 400, text
         assert (answer.json()["field"], answer.json()["code"]) == ("cursor", "invalid"), text
+
+
+def test_a_forged_cursor_with_what_is_no_text_is_refused(
+    make_job_type: Make, api: APIClient
+) -> None:
+    make_job_type()
+    make_job_type()
+    good = cursor_of(api, "/job-types/")
+    parts = json.loads(urlsafe_b64decode(good + "=="))
+    text = next(at for at, part in enumerate(parts) if at > 1 and isinstance(part, str))
+    for value in ("\ud800", "a\0b", "x" * 10 + "\udfff"):
+        forged = json.dumps([*parts[:text], value, *parts[text + 1 :]])
+        answer = api.get("/job-types/", {"cursor": urlsafe_b64encode(forged.encode()).decode()})
+        assert (answer.status_code, answer.json()["field"]) == (400, "cursor")
 
 
 @pytest.mark.parametrize(

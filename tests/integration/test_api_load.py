@@ -127,6 +127,7 @@ def test_a_week_is_the_default_and_31_days_are_the_most(api: APIClient) -> None:
         ("job_type_priority=high", "job_type_priority"),
         ("order=time", "order"),
         ("started=2020-01-01T00:00:00", "started"),
+        ("started=", "started"),
     ],
 )
 def test_a_bad_parameter_is_named(query: str, field: str, api: APIClient) -> None:

@@ -215,6 +215,15 @@ def test_a_bad_parameter_is_named(query: str, field: str, api: APIClient) -> Non
     assert (answer.status_code, answer.json()["field"]) == (400, field)
 
 
+def test_a_page_after_the_last_column_reads_no_values(
+    api: APIClient, django_assert_num_queries: Callable[..., Any]
+) -> None:
+    many = "&".join(f"choice_id={n}" for n in range(1, 50))
+    with django_assert_num_queries(0):
+        answer = api.get(f"/metrics/job-types/plot-data/?started=P3000D&page=1000&{many}")
+    assert (answer.status_code, answer.json()["results"]) == (200, [])
+
+
 def test_prometheus_is_where_it_was(api: APIClient) -> None:
     answer = api.get("/metrics")
     assert answer.status_code == 200
