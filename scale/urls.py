@@ -69,7 +69,12 @@ urlpatterns = [
     path("schema/", document, name="schema"),
     path(
         "docs/",
-        SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=[AllowAny]),
+        SpectacularSwaggerSplitView.as_view(
+            url_name="schema",
+            authentication_classes=[],
+            permission_classes=[AllowAny],
+            metadata_class=None,
+        ),
     ),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),

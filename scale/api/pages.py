@@ -84,6 +84,8 @@ class Pages:
     def _begin(self, scope: Scope, body: bytes) -> tuple[_Reply, bytes, bool]:
         """Run the application in this thread, up to the first part of its answer."""
         environ = build_environ(cast("Any", scope), cast("Any", BytesIO(body)))
+        # One that came in chunks said no length, and Django reads no further than that.
+        environ["CONTENT_LENGTH"] = str(len(body))
         reply = _Reply()
         answer = self._application(environ, reply.start)
         reply.close = getattr(answer, "close", None)

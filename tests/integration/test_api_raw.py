@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import User
+from knox.models import get_token_model
 from served import served
+
+from scale.error.models import Error
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HEAD = b"POST /errors/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -62,6 +66,25 @@ def test_what_is_no_request_is_refused_before_anything_is_done(url: str) -> None
     assert counts == [
         model._base_manager.count() for model in apps.get_app_config("error").get_models()
     ]
+
+
+def test_a_body_that_comes_in_chunks_is_read_whole(url: str) -> None:
+    user = User.objects.create_superuser("chunks")
+    token = get_token_model().objects.create(user=user, expiry=None)[1].encode()
+    body = b'{"name":"in-chunks","title":"t","description":"d","category":"ALGORITHM"}'
+    request = HEAD + b"Authorization: Token %s\r\nTransfer-Encoding: chunked\r\n\r\n" % token
+    for part in (body[:9], body[9:40], body[40:], b""):
+        request += b"%x\r\n%s\r\n" % (len(part), part)
+    assert sent(url, request)[0] == 201
+    assert Error.objects.filter(name="in-chunks").exists()
+
+
+def test_the_pages_of_the_description_are_open_however_they_are_asked_for(url: str) -> None:
+    for address in (b"/docs/", b"/schema/"):
+        head = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token \xff\r\n\r\n" % address
+        assert sent(url, head)[0] == 200
+        options = b"OPTIONS %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % address
+        assert sent(url, options)[0] == 405
 
 
 def test_a_body_that_is_too_large_is_refused_in_our_words(url: str) -> None:
