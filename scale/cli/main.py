@@ -109,7 +109,7 @@ def manage(context: typer.Context) -> None:
 @app.command()
 def user(
     name: Annotated[str, typer.Argument(help="Made if it is not there.")],
-    role: Annotated[str, typer.Option(help="viewer, operator or admin; takes away the others.")],
+    role: Annotated[str, typer.Option(help="viewer, operator or admin; takes away all else.")],
     staff: Annotated[bool, typer.Option("--staff", help="Also open the admin site.")] = False,
     token: Annotated[bool, typer.Option("--token", help="Make and show an API token.")] = False,
     password: Annotated[

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from rest_framework.test import APIClient
 
+from scale.api.permissions import make_roles
 from scale.cli.commands import user as command
 
 
@@ -41,6 +42,26 @@ def test_another_role_takes_the_place_of_the_first(capsys: pytest.CaptureFixture
     assert not user.has_usable_password()
     assert not user.is_superuser
     assert "token" not in capsys.readouterr().out
+
+
+def test_who_was_above_all_roles_is_not_any_more() -> None:
+    user = User.objects.create_superuser("ci")
+    user.user_permissions.add(Permission.objects.get(codename="delete_user"))
+    run(role="admin")
+    assert User.objects.get().is_superuser
+    run(role="viewer")
+    user = User.objects.get()
+    assert not user.has_perm("job.add_job")
+    assert not user.has_perm("auth.delete_user")
+
+
+def test_roles_are_made_of_what_a_partial_migration_has_left() -> None:
+    Permission.objects.filter(content_type__app_label="queue").delete()
+    make_roles()
+    run(role="viewer")
+    user = User.objects.get()
+    assert user.has_perm("job.view_job")
+    assert not user.has_perm("queue.view_measuredday")
 
 
 def test_a_password_is_made_and_lets_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,10 @@ from scale.cli.commands.manage import use_settings
 
 
 def run(name: str, *, role: str, is_staff: bool, wants_token: bool, wants_password: bool) -> None:
-    """Make the user unless it is there, give it the role and no other one; print its secrets."""
+    """Make the user unless it is there, give it the role and nothing above; print its secrets.
+
+    Who is above all roles, as the user of the first start, stays so only as an admin.
+    """
     use_settings()
     import django
 
@@ -27,6 +30,8 @@ def run(name: str, *, role: str, is_staff: bool, wants_token: bool, wants_passwo
         password = secrets.token_urlsafe(12) if wants_password else ""
         if password:
             user.set_password(password)
+        user.user_permissions.clear()
+        user.is_superuser = user.is_superuser and role == Role.ADMIN
         user.is_staff = user.is_staff or is_staff
         user.save()
         token = get_token_model().objects.create(user=user, expiry=None)[1] if wants_token else ""
