@@ -5,7 +5,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scale.api import answers, bodies, shapes
+from scale.api import answers, bodies, outlines
 from scale.api.base import View, body_of, links, no_parameters
 from scale.api.errors import NotFound
 from scale.api.jobs import details_of_job
@@ -82,7 +82,8 @@ class RequeueJobs(View):
         if not ids:
             raise NotFound("job", "that fits these filters")
         rows = jobs(Wanted(ids=ids)).order_by("last_modified", "id")
-        return page_of(request, rows, page, shapes.JOB_COLUMNS, shapes.job)
+        outline = outlines.JOB.outline(outlines.JOB.names)
+        return page_of(request, rows, page, outline.columns, outline.shape)
 
 
 urlpatterns = [

@@ -15,7 +15,7 @@ from scale.api.base import View
 from scale.api.nodes import node_row
 from scale.api.paging import page_of_all, page_of_list
 from scale.api.parameters import Query
-from scale.api.schema import PAGING, RECENTLY, operation, paged
+from scale.api.schema import PAGING, operation, paged, since
 from scale.error.models import Error
 from scale.job.counts import (
     Failures,
@@ -30,6 +30,7 @@ from scale.job.selectors import JOB_TYPE_BASE, job_types
 from scale.node.selectors import nodes
 
 _RECENT: Final = "PT3H0M0S"
+_PERIOD: Final = since(_RECENT, "What is counted.")
 _Shapes = list[shapes.Shape]
 
 
@@ -42,7 +43,7 @@ class NodesStatus(View):
         "list_node_statuses",
         "List what ran and runs on the nodes",
         paged(answers_operators.NodeStatus),
-        parameters=[*PAGING, *RECENTLY],
+        parameters=[*PAGING, *_PERIOD],
         tag="nodes",
     )
     def get(self, request: Request) -> Response:
@@ -86,7 +87,7 @@ class JobTypesStatus(View):
         "list_job_type_statuses",
         "Count the jobs of each type by status",
         paged(answers.JobTypeStatus),
-        parameters=[*PAGING, *RECENTLY],
+        parameters=[*PAGING, *_PERIOD],
         tag="job-types",
     )
     def get(self, request: Request) -> Response:

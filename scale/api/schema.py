@@ -164,8 +164,6 @@ CONDITIONS: Final = [
 _PERIOD: Final = (
     "an ISO 8601 time with a time zone (2015-01-01T00:00:00Z), or a duration before now (PT3H0M0S)"
 )
-
-
 #: The parameters of every list.
 PAGING: Final = [
     OpenApiParameter(
@@ -178,13 +176,6 @@ PAGING: Final = [
         {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
         description="How many are on a page.",
     ),
-]
-
-
-#: A period that has a beginning even if none is given.
-RECENTLY: Final = [
-    one("started", OpenApiTypes.STR, f"Counted since then: {_PERIOD}.", default="PT3H0M0S"),
-    one("ended", OpenApiTypes.STR, f"Counted until then: {_PERIOD}."),
 ]
 
 

@@ -217,31 +217,6 @@ def execution_in_node(row: tuple[Any, ...]) -> Shape:
     return shape | dict(zip(_SCHEDULED, row[len(EXECUTION_COLUMNS) :], strict=True))
 
 
-JOB_COLUMNS: Final = (
-    *JOB,
-    *_under("job_type", JOB_TYPE_BASE),
-    *_under("job_type_rev", ("id", "revision_num")),
-    *_under("event", EVENT),
-    *_under("error", ERROR_BASE),
-)
-
-
-def job(row: tuple[Any, ...]) -> Shape:
-    """Shape one row of JOB_COLUMNS."""
-    read = _Reader(row)
-    shape = read.take(JOB)
-    shape["job_type"] = read.take(JOB_TYPE_BASE)
-    revision = read.take(("id", "revision_num"))
-    shape["job_type_rev"] = {
-        "id": revision["id"],
-        "job_type": {"id": shape["job_type"]["id"]},
-        "revision_num": revision["revision_num"],
-    }
-    shape["event"] = {**read.take(EVENT), "rule": None}
-    shape["error"] = _or_none(read.take(ERROR_BASE))
-    return shape
-
-
 def job_full(found: Job) -> Shape:
     """Shape a job that came with its relations, without its executions and files."""
     revision = found.job_type_rev
