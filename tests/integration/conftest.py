@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from list_world import executions_in_many_states
 from rest_framework.test import APIClient
 
 from scale.core.lifecycle import MOVES, TERMINAL, Event, Phase, State
@@ -188,6 +189,16 @@ def launch(execution: JobExecution, node: Node, *, at: datetime) -> None:
         environment={"SCALE_JOB_ID": str(execution.job_id)},
     )
     move_executions([Move(execution.pk, Event.LAUNCH, placed=placed)], at=at)
+
+
+@pytest.fixture
+def make_world(
+    make_job_type: Callable[..., JobType],
+    make_execution: Callable[..., JobExecution],
+    make_node: Callable[..., Node],
+) -> Callable[[], list[JobExecution]]:
+    """Make executions in many states."""
+    return lambda: executions_in_many_states(make_job_type, make_execution, make_node)
 
 
 @pytest.fixture

@@ -1,24 +1,21 @@
-"""Every list: its queries, filters, orders, pages, walks and fields; tables of the code itself.
+"""Every list: its queries, filters, orders and pages; tables of the code itself.
 
 What a list should answer is worked out here from all rows, in Python.
 """
 
-import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.db.models import Q
 from django.test.utils import CaptureQueriesContext
+from list_world import NOON, Make, get, ids_of
 from rest_framework.test import APIClient
 
-from scale.api import outlines
-from scale.core.lifecycle import JobStatus, State, Status
+from scale.core.lifecycle import JobStatus, Status
 from scale.error.models import Error
 from scale.error.selectors import ERROR_ORDER
 from scale.job import lists
@@ -27,61 +24,6 @@ from scale.job.models import Job, JobExecution, JobType
 from scale.job.selectors import EXECUTION_ORDER, JOB_ORDER, JOB_TYPE_ORDER, Wanted, within
 from scale.node.models import Node
 from scale.node.selectors import NODE_ORDER
-
-Make = Callable[..., Any]
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-_STATES = (
-    (State.QUEUED, "unknown"),
-    (State.RUNNING, "unknown"),
-    (State.FAILED, "algorithm-unknown"),
-    (State.COMPLETED, "unknown"),
-    (State.CANCELED, "unknown"),
-    (State.FAILED, "missing-file"),
-    (State.COMPLETED, "unknown"),
-    (State.HOLDING, "unknown"),
-    (State.FAILED, "algorithm-unknown"),
-)
-
-
-@pytest.fixture
-def make_world(make_job_type: Make, make_execution: Make, make_node: Make) -> Make:
-    """Make executions in many states, hours apart, two at a time at the same moment."""
-
-    def make() -> list[JobExecution]:
-        nodes = [make_node(), make_node()]
-        types = [
-            make_job_type(category=category, title=title)
-            for category, title in (("images", "b"), ("texts", "a"), (None, None))
-        ]
-        made = []
-        for number, (state, error) in enumerate(_STATES):
-            at = NOON + timedelta(minutes=50 * (number // 2))
-            kind, node = types[number % 3], nodes[number % 2]
-            has_steps = state is State.HOLDING
-            made.append(
-                make_execution(
-                    state,
-                    job_type=None if has_steps else kind,
-                    node=node,
-                    error=error,
-                    at=at,
-                )
-            )
-        return made
-
-    return make
-
-
-def get(api: APIClient, address: str, **parameters: Any) -> dict[str, Any]:
-    answer = api.get(f"{address}?{urlencode(parameters, doseq=True)}")
-    assert answer.status_code == 200, (address, parameters, answer.content)
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def ids_of(found: Mapping[str, Any]) -> list[int]:
-    return [each["id"] for each in found["results"]]
-
 
 #: address -> its queries: the look-up of what the path names, the count, the page, and more.
 QUERIES = {
@@ -367,164 +309,6 @@ def paged(api: APIClient, **parameters: Any) -> list[list[int]]:
     return found
 
 
-def walk(api: APIClient, address: str, **parameters: Any) -> list[int]:
-    answer = get(api, address, cursor="", **parameters)
-    found = ids_of(answer)
-    while answer["next"]:
-        assert "cursor=" in answer["next"]
-        assert answer["previous"] is None
-        answer = api.get(answer["next"]).json()
-        found += ids_of(answer)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("address", "own"),
-    [
-        ("/job-executions/", "last_modified"),
-        ("/jobs/", "last_modified"),
-        ("/jobs/updates/", "last_status_change"),
-        ("/jobs/executions/", "last_modified"),
-        ("/nodes/", "last_modified"),
-        ("/errors/", "last_modified"),
-        ("/job-types/", "name"),
-    ],
-)
-def test_a_walk_meets_each_row_once_in_order(
-    address: str, own: str, make_world: Make, api: APIClient
-) -> None:
-    make_world()
-    orders: list[Any] = [(), "id", "-id"]
-    orders += [["name", "version"], ["-name", "-version"]] if own == "name" else [own, f"-{own}"]
-    for order in orders:
-        wanted = ids_of(get(api, address, order=order))
-        for size in (1, 3, len(wanted), 1000):
-            assert walk(api, address, order=order, page_size=size) == wanted, (order, size)
-
-
-def test_a_walk_keeps_filters_and_fields(make_world: Make, api: APIClient) -> None:
-    make_world()
-    chosen = {"status": "FAILED", "fields": ["id", "status"]}
-    wanted = ids_of(get(api, "/job-executions/", status="FAILED"))
-    assert walk(api, "/job-executions/", page_size=1, **chosen) == wanted
-    first = get(api, "/job-executions/", cursor="", page_size=1, **chosen)
-    assert first["count"] == len(wanted)
-    assert set(api.get(first["next"]).json()["results"][0]) == {"id", "status"}
-
-
-def test_histories_attempts_and_revisions_are_walked(make_world: Make, api: APIClient) -> None:
-    made = make_world()[3]
-    for address in (
-        f"/jobs/{made.job_id}/history/",
-        f"/job-executions/{made.pk}/history/",
-        f"/jobs/{made.job_id}/executions/",
-        f"/job-types/{made.job_type_id}/revisions/",
-    ):
-        wanted = ids_of(get(api, address))
-        assert wanted
-        assert walk(api, address, page_size=1) == wanted
-        assert set(get(api, address, fields="id")["results"][0]) == {"id"}
-
-
-def test_files_and_bulk_actions_are_walked_and_trimmed(make_world: Make, api: APIClient) -> None:
-    make_world()
-    for name in "abc":
-        upload = {"file": SimpleUploadedFile(name, b"text")}
-        assert api.post("/files/", upload, format="multipart").status_code == 201
-        asked = api.post("/jobs/requeue/", {"job_ids": [1]}, format="json")
-        assert asked.status_code == 202
-    for address, kept in (("/files/", "url"), ("/bulk-actions/", "requested_by")):
-        whole = get(api, address)["results"]
-        assert len(whole) == 3
-        assert walk(api, address, page_size=1) == [each["id"] for each in whole]
-        trimmed = get(api, address, fields=f"id,{kept}")["results"]
-        assert trimmed == [{"id": each["id"], kept: each[kept]} for each in whole]
-
-
-def test_rows_that_change_while_somebody_walks_are_no_error(
-    make_world: Make, make_execution: Make, api: APIClient
-) -> None:
-    make_world()
-    wanted = ids_of(get(api, "/job-executions/"))
-    answer = get(api, "/job-executions/", cursor="", page_size=3)
-    # The row that the cursor stands on moves to the end, and new ones come.
-    later = NOON + timedelta(days=1)
-    JobExecution.objects.filter(pk=wanted[2]).update(last_modified=later)
-    new = make_execution(State.QUEUED, at=later)
-    found = []
-    while answer["next"]:
-        answer = api.get(answer["next"]).json()
-        found += ids_of(answer)
-    assert found == [*wanted[3:], wanted[2], new.pk]
-    assert answer["count"] == len(wanted) + 1
-
-
-def cursor_of(api: APIClient, address: str, **parameters: Any) -> str:
-    following = get(api, address, cursor="", page_size=1, **parameters)["next"]
-    return str(following.rpartition("cursor=")[2])
-
-
-def test_a_cursor_that_is_not_of_this_list_and_order_is_refused(
-    make_world: Make, api: APIClient
-) -> None:
-    make_world()
-    good = cursor_of(api, "/job-executions/")
-    assert get(api, "/job-executions/", cursor=good)["results"]
-    assert get(api, "/v3/job-executions/", cursor=good)["results"]
-    others = [
-        cursor_of(api, "/jobs/"),
-        cursor_of(api, "/job-executions/", order="-last_modified"),
-        cursor_of(api, "/job-executions/", order="id"),
-    ]
-    texts = [
-        *others,
-        good[:-4],
-        good[4:],
-        good + "A" * 4,
-        "x",
-        "é",
-        "%00",
-        "=",
-        "W10",
-        "bnVsbA",
-        "A" * 999,
-    ]
-    for text in texts:
-        answer = api.get("/job-executions/", {"cursor": text})
-        assert answer.status_code == 400, text
-        assert (answer.json()["field"], answer.json()["code"]) == ("cursor", "invalid"), text
-
-
-def test_a_forged_cursor_with_what_is_no_text_is_refused(
-    make_job_type: Make, api: APIClient
-) -> None:
-    make_job_type()
-    make_job_type()
-    good = cursor_of(api, "/job-types/")
-    parts = json.loads(urlsafe_b64decode(good + "=="))
-    text = next(at for at, part in enumerate(parts) if at > 1 and isinstance(part, str))
-    for value in ("\ud800", "a\0b", "x" * 10 + "\udfff"):
-        forged = json.dumps([*parts[:text], value, *parts[text + 1 :]])
-        answer = api.get("/job-types/", {"cursor": urlsafe_b64encode(forged.encode()).decode()})
-        assert (answer.status_code, answer.json()["field"]) == (400, "cursor")
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"cursor": "", "page": 1},
-        {"cursor": "", "order": "status"},
-        {"cursor": "", "order": ["last_modified", "-id"]},
-        {"cursor": ["", ""]},
-    ],
-)
-def test_a_cursor_goes_with_no_page_and_no_other_order(
-    parameters: dict[str, Any], api: APIClient, db: None
-) -> None:
-    answer = api.get(f"/job-executions/?{urlencode(parameters, doseq=True)}")
-    assert (answer.status_code, answer.json()["field"]) == (400, "cursor")
-
-
 @pytest.mark.parametrize("order", [["last_modified", "id"], ["-last_modified", "-id"]])
 @pytest.mark.parametrize(
     ("rows", "chosen", "index"),
@@ -558,37 +342,3 @@ def test_the_ids_of_a_page_come_from_one_index_in_its_order(
             plan = "\n".join(line for (line,) in cursor.fetchall())
         way = "Backward " if order[0].startswith("-") else ""
         assert f"Index Only Scan {way}using {index}" in plan, plan
-
-
-FIELDS = {
-    "/job-executions/": outlines.EXECUTION,
-    "/jobs/": outlines.JOB,
-    "/jobs/updates/": outlines.JOB_UPDATE,
-    "/jobs/executions/": outlines.JOB_WITH_EXECUTION,
-    "/job-types/": outlines.JOB_TYPE,
-    "/errors/": outlines.ERROR,
-    "/nodes/": None,
-}
-
-
-@pytest.mark.parametrize("address", FIELDS)
-def test_every_field_can_be_had_alone_and_is_the_same(
-    address: str, make_world: Make, api: APIClient
-) -> None:
-    make_world()
-    whole = get(api, address)["results"]
-    item = FIELDS[address]
-    names = set(whole[0])
-    assert item is None or names == set(item.names)
-    for name in names:
-        alone = get(api, address, fields=name)["results"]
-        assert alone == [{name: each[name]} for each in whole], name
-    together = sorted(names)
-    assert get(api, address, fields=",".join(together))["results"] == whole
-    assert get(api, address, fields=together)["results"] == whole
-
-
-@pytest.mark.parametrize("text", ["foo", "id,foo", "", "id,", "job.id", "ID"])
-def test_a_field_that_is_not_there_is_refused(text: str, api: APIClient, db: None) -> None:
-    answer = api.get("/job-executions/", {"fields": text})
-    assert (answer.status_code, answer.json()["field"]) == (400, "fields")
