@@ -213,6 +213,7 @@ class Agent:
                 run.launch.key, state, source, cause, self._container(run, source)
             )
             self._latest[update.key] = update.status
+            run.statuses.append(status.brief(update.status))
             self._record(update)
 
     def ended(self, run: Run, state: str, source: str, cause: Cause) -> None:
@@ -228,6 +229,7 @@ class Agent:
             self._master.release(run.launch)
         else:
             update = self._update(key, state, source, cause, self._container(run, source))
+            run.statuses.append(status.brief(update.status))
             self._record(update, run.launch)
 
     def _container(self, run: Run, source: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ sandbox: no absolute names, no `..`, no links or devices that point out of it.
 """
 
 import gzip
+import http.client
 import os
 import shutil
 import stat
@@ -49,16 +50,22 @@ def fetch_all(order: Order) -> None:
     for uri in order.uris:
         try:
             _fetch(order, uri)
-        except (OSError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-            raise FetchFailed(f"{_shown(uri['value'])}: {error}") from error
+        # Addresses, servers and archives raise whatever they like; a task must not wait for ever.
+        except Exception as error:
+            raise FetchFailed(_told(uri["value"], error)) from error
     if order.owner is not None:
         _give_to(Path(order.directory), order.owner)
 
 
-def _shown(uri: str) -> str:
-    """Return the URI without what may be secret: user, password and query."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else parts.path
+def _told(uri: str, error: Exception) -> str:
+    """Return URI and error without what may be secret: user, password and query."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "not a URI"
+    why = "not a URL" if isinstance(error, http.client.InvalidURL) else error  # it shows all of it
+    place = f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else parts.path
+    return f"{place}: {why}"
 
 
 def _fetch(order: Order, uri: Mapping[str, Any]) -> None:
@@ -118,15 +125,21 @@ def _extract(archive: Path) -> None:
 
 def _untar(archive: Path) -> None:
     with tarfile.open(archive) as opened:
-        if hasattr(tarfile, "data_filter"):
-            opened.extractall(archive.parent, filter="data")
-            return
-        # Python before 3.11.4: no links at all, for chains of them are hard to judge.
-        for member in opened.getmembers():
-            parts = PurePosixPath(member.name)
-            if parts.is_absolute() or ".." in parts.parts or not (member.isreg() or member.isdir()):
-                raise ValueError(f"'{member.name}' may lead out of the sandbox")
-        opened.extractall(archive.parent)  # noqa: S202 - every member was checked
+        _untar_members(opened, archive.parent)
+        while opened.fileobj is not None and opened.fileobj.read(BLOCK):
+            pass  # to the end, where the checksum of what is compressed is looked at
+
+
+def _untar_members(opened: tarfile.TarFile, folder: Path) -> None:
+    if hasattr(tarfile, "data_filter"):
+        opened.extractall(folder, filter="data")
+        return
+    # Python before 3.11.4: no links at all, for chains of them are hard to judge.
+    for member in opened.getmembers():
+        parts = PurePosixPath(member.name)
+        if parts.is_absolute() or ".." in parts.parts or not (member.isreg() or member.isdir()):
+            raise ValueError(f"'{member.name}' may lead out of the sandbox")
+    opened.extractall(folder)  # noqa: S202 - every member was checked
 
 
 def _unzip(archive: Path) -> None:

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from scale.localmesos.http import JSON, Refused, Request, Response, json_response, respond
+from scale.localmesos.http import JSON, Refused, Request, Response, date, json_response, respond
 from scale.localmesos.validation import id_problem
 
 READ_CAP: Final = 1 << 16  # 16 pages: /files/read
@@ -110,10 +110,12 @@ class Files:
                 continue  # it went away meanwhile
 
     def roots(self) -> dict[str, str]:
-        """Return virtual path -> real path of every sandbox."""
+        """Return each path by which a sandbox is known -> its real path."""
         found: dict[str, str] = {}
         for latest in self._root.glob("frameworks/*/executors/*/runs/latest"):
-            found[f"/{latest.relative_to(self._root)}"] = os.path.realpath(latest)
+            real = os.path.realpath(latest)
+            virtual = f"/{latest.relative_to(self._root)}"
+            found.update(dict.fromkeys((virtual, str(latest), real), real))
         return found
 
 
@@ -214,7 +216,7 @@ class FilesApi:
             entries = [_full(name, status) for name, status in self._files.listing(call["path"])]
         except NotServed as error:
             raise Refused(error.status) from None
-        return {"file_infos": entries}
+        return {"file_infos": entries} if entries else {}  # stout leaves out an empty list
 
     def read_file(self, call: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a v1 READ_FILE, with at most READ_FILE_CAP bytes."""
@@ -243,7 +245,8 @@ async def _send_file(request: Request, fd: int, name: str) -> None:
     if request.method == "HEAD":
         await respond(Response(200, b"", None, headers[1:]), True, request.send)
         return
-    await request.send({"type": "http.response.start", "status": 200, "headers": headers})
+    started = {"type": "http.response.start", "status": 200, "headers": (date(), *headers)}
+    await request.send(started)
     sent = 0
     while sent < size and (data := os.pread(fd, min(BLOCK, size - sent), sent)):
         sent += len(data)

@@ -77,6 +77,15 @@ class Guard:
         os.close(self._write_end)
 
 
+def end_left_behind(root: Path, keeper: int) -> None:
+    """Kill what an earlier agent's tasks left, should its guard have been killed as well.
+
+    Args:
+        keeper: the process that inherited the orphans of that agent.
+    """
+    _kill_processes(str(root), set(), {keeper})
+
+
 def lock(path: Path) -> int:
     """Return a descriptor that holds the lock `path`, as do all that inherit it.
 

@@ -3,8 +3,11 @@
 import base64
 import binascii
 import hmac
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -78,6 +81,8 @@ class Request:
         parts, size = [message["body"]], len(message["body"])
         while message.get("more_body"):
             message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(HTTPStatus.BAD_REQUEST, "The body is not whole")
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > MAX_BODY:
@@ -184,8 +189,18 @@ def _wrong_method(method: str, allowed: Iterable[str]) -> Refused:
     )
 
 
+def date() -> tuple[bytes, bytes]:
+    """Return the Date header, which every answer has."""
+    return b"Date", _date(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _date(now: int) -> bytes:
+    return formatdate(now, usegmt=True).encode()
+
+
 async def respond(response: Response, head: bool, send: Send) -> None:
-    headers = [(b"Content-Length", str(len(response.body)).encode())]
+    headers = [date(), (b"Content-Length", str(len(response.body)).encode())]
     if response.content_type is not None:
         headers.append((b"Content-Type", response.content_type))
     headers.extend(response.headers)

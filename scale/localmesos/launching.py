@@ -52,6 +52,6 @@ def owner_of(run: Run) -> Owner | None:
         return None
     try:
         entry = pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):
         raise LookupError(f"Failed to get user information for '{name}'") from None
     return Owner(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))

@@ -78,7 +78,6 @@ class Master:
             timeout_s=periods.offer_timeout_s,
         )
         self.allocator = self.offers.allocator
-        self.counts: dict[str, int] = {}
         self._journal = journal
         self._framework_numbers = itertools.count()
 
@@ -96,13 +95,10 @@ class Master:
 
     def release(self, remote: Remote, key: Key) -> None:
         """Take back what an ended task had; it is offered again at once."""
-        resources = remote.used.pop(key, None)
-        if resources is not None:
-            self.allocator.give_back(key[0], remote.place.agent_id, resources)
+        launch = remote.used.pop(key, None)
+        if launch is not None:
+            self.allocator.give_back(key[0], remote.place.agent_id, launch.resources)
             self.offers.request_allocation()
-
-    def count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
 
     # --- subscriptions -------------------------------------------------------------------------
 
@@ -223,7 +219,8 @@ class Master:
             framework.stream.end()
             framework.stream = None
         for task in (*framework.tasks.values(), *framework.unreachable_tasks.values()):
-            task.state = "TASK_KILLED"
+            if task.state not in TERMINAL:
+                task.state = "TASK_KILLED"
             framework.completed_tasks.append(task)
         framework.tasks, framework.unreachable_tasks = {}, {}
         del self.allocator.clients[framework_id]

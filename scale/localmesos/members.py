@@ -85,8 +85,7 @@ class Members:
         else:
             self.disconnected(remote)
             remote.reregistered = time.time()
-        used = {launch.key: launch.resources for launch in report.holders}
-        remote.connect(place, link, used)
+        remote.connect(place, link, {launch.key: launch for launch in report.holders})
         self._admit(remote)
         self._take_up(remote, report)
         master.absent.forget(place.agent_id)
@@ -100,8 +99,8 @@ class Members:
         known = agent_id in master.agents or agent_id in master.absent.recovered
         master.agents[agent_id] = remote
         master.allocator.add_agent(agent_id, remote.place.resources)
-        for key, resources in remote.used.items():
-            master.allocator.take(key[0], agent_id, resources)
+        for launch in remote.used.values():
+            master.allocator.take(launch.framework_id, agent_id, launch.resources)
         if not known:
             self._record("agent", agent_id)
         master.offers.request_allocation()
@@ -181,8 +180,8 @@ class Members:
     def _take_from_allocator(self, remote: Remote) -> None:
         master, agent_id = self._master, remote.place.agent_id
         master.offers.rescind_agent(agent_id)
-        for key, resources in remote.used.items():
-            master.allocator.give_back(key[0], agent_id, resources)
+        for launch in remote.used.values():
+            master.allocator.give_back(launch.framework_id, agent_id, launch.resources)
         master.allocator.remove_agent(agent_id)
 
     # --- ways to go ----------------------------------------------------------------------------
@@ -211,12 +210,12 @@ class Members:
     def left(self, remote: Remote) -> None:
         """Take leave of an agent that ends on purpose: its tasks are lost, whoever asks."""
         agent_id = remote.place.agent_id
-        self._take_from_allocator(remote)
         message = f"Agent {remote.place.hostname} removed: the agent unregistered"
         for framework in self._master.frameworks.values():
             for task in framework.tasks_on(agent_id):
                 self._end(framework, task, "TASK_LOST", REMOVED, message)
                 self._master.absent.lost.setdefault(agent_id, set()).add(task.launch.key)
+        self._take_from_allocator(remote)
         self._record("left", agent_id)
         remote.send(Farewell(gone=False))
         self._forget(remote)

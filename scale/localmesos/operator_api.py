@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from scale.localmesos import views
+from scale.localmesos import agent_views, views
 from scale.localmesos.agent import Agent
 from scale.localmesos.files import Files, FilesApi
 from scale.localmesos.http import Refused, Request, Response, json_response, parse_call
@@ -64,7 +64,7 @@ def _common(metrics: Callable[[], Mapping[str, float]]) -> dict[str, Answer]:
         "GET_METRICS": lambda _: {
             "metrics": [{"name": name, "value": value} for name, value in metrics().items()]
         },
-        "GET_FLAGS": lambda _: {"flags": []},
+        "GET_FLAGS": lambda _: {},  # none; an empty list is left out
     }
 
 
@@ -98,34 +98,46 @@ def of_master(master: Master, members: Members) -> OperatorApi:
                 "start_time": master.started,
                 "elected_time": master.started,
             },
-            "GET_AGENTS": lambda _: {"agents": [_agent(a) for a in master.agents.values()]},
+            "GET_AGENTS": lambda _: {
+                "agents": [_agent(master, agent) for agent in master.agents.values()],
+                "recovered_agents": [
+                    {"id": {"value": agent_id}} for agent_id in sorted(master.absent.recovered)
+                ],
+            },
             "TEARDOWN": tear_down,
             "MARK_AGENT_GONE": mark_gone,
         },
     )
 
 
-def _agent(agent: Remote) -> dict[str, Any]:
-    resources = agent.place.resources.as_json()
-    return {
-        "agent_info": _agent_info(agent.place),
+def _agent(master: Master, agent: Remote) -> dict[str, Any]:
+    shown = {
+        "agent_info": {**_agent_info(agent.place), "checkpoint": True},
         "active": agent.link is not None,
         "deactivated": False,
         "version": VERSION,
         "pid": f"slave(1)@{agent.place.address}",
         "registered_time": {"nanoseconds": int(agent.registered * 1e9)},
-        "total_resources": resources,
+        "total_resources": agent.place.resources.as_json(),
+        "allocated_resources": views.used_full(agent),
+        "offered_resources": views.offered_full(master, agent.place.agent_id),
         "capabilities": [{"type": name} for name in views.AGENT_CAPABILITIES],
     }
+    if agent.reregistered is not None:
+        shown["reregistered_time"] = {"nanoseconds": int(agent.reregistered * 1e9)}
+    return shown
 
 
 def _agent_info(place: Place) -> dict[str, Any]:
+    """Return AgentInfo: its resources are those of --resources, which name no role."""
+    listed = place.resources.as_json()
     return {
         "hostname": place.hostname,
         "port": place.port,
-        "resources": place.resources.as_json(),
+        "resources": [
+            {name: value for name, value in each.items() if name != "role"} for each in listed
+        ],
         "id": {"value": place.agent_id},
-        "checkpoint": True,
     }
 
 
@@ -134,9 +146,9 @@ def of_agent(agent: Agent, files: Files) -> OperatorApi:
     return OperatorApi(
         "agent",
         {
-            **_common(lambda: views.agent_metrics(agent)),
+            **_common(lambda: agent_views.agent_metrics(agent)),
             "GET_AGENT": lambda _: {"agent_info": _agent_info(agent.place)},
-            "GET_CONTAINERS": lambda _: {"containers": views.containers_view(agent, {})},
+            "GET_CONTAINERS": lambda _: agent_views.v1_containers(agent),
             "LIST_FILES": api.list_files,
             "READ_FILE": api.read_file,
         },

@@ -1,6 +1,7 @@
 """The two kinds of parts: the master's process and an agent's, each with its own event loop."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Final
 from scale.localmesos import docker, options, recovery, routes, sandbox, tree
 from scale.localmesos.agent import Agent, Tools
 from scale.localmesos.children import Children
-from scale.localmesos.guard import Guard
+from scale.localmesos.guard import Guard, end_left_behind
 from scale.localmesos.http import Application, Credentials
 from scale.localmesos.journal import Journal
 from scale.localmesos.link import Link
@@ -128,6 +129,7 @@ class AgentPart:
         self._stop = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, THREAD_NAME)
         place = self._place(number)
+        end_left_behind(place.root, os.getppid())
         label = f"scale.localmesos={place.root}"
         engine = docker.Engine(self._threads, label)
         self._guard = Guard(place.root, folder, engine.program, label, around.heirs)

@@ -21,7 +21,6 @@ from scale.localmesos.messages import (
     Start,
 )
 from scale.localmesos.place import Place
-from scale.localmesos.resources import Resources
 from scale.localmesos.tasks import Launch, launch_record
 from scale.localmesos.updates import Key
 
@@ -36,12 +35,12 @@ class Remote:
     link: Link | None = None
     registered: float = field(default_factory=time.time)
     reregistered: float | None = None
-    used: dict[Key, Resources] = field(default_factory=dict)  # by tasks that have processes
+    used: dict[Key, Launch] = field(default_factory=dict)  # of tasks that have processes
     missed: int = 0  # pings without answer
     timer: asyncio.TimerHandle | None = None
     _introduced: set[str] = field(default_factory=set)
 
-    def connect(self, place: Place, link: Link, used: dict[Key, Resources]) -> None:
+    def connect(self, place: Place, link: Link, used: dict[Key, Launch]) -> None:
         """Take up a link on which everything is to be said anew."""
         self.place, self.link, self.used = place, link, used
         self.missed = 0
@@ -59,7 +58,7 @@ class Remote:
 
     def launch(self, launch: Launch, framework: Framework) -> None:
         """Start a task soon; what goes wrong comes back as an update."""
-        self.used[launch.key] = launch.resources
+        self.used[launch.key] = launch
         if launch.framework_id not in self._introduced:
             self._introduced.add(launch.framework_id)
             self.send(Introduce(launch.framework_id, orjson.dumps(framework.info)))

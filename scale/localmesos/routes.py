@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
-from scale.localmesos import operator_api, views
+from scale.localmesos import agent_views, operator_api, views
 from scale.localmesos.agent import Agent
 from scale.localmesos.files import Files, FilesApi
 from scale.localmesos.http import Handler, Refused, Request, Response, Route, json_response
@@ -86,12 +86,16 @@ def of_agent(agent: Agent) -> Mapping[str, Route]:
     return {
         **_open_routes(),
         "/api/v1": Route(operator_api.of_agent(agent, files), AGENT_WRITE, ("POST",)),
-        "/state": Route(_view(lambda _: views.agent_state(agent)), AGENT_READ),
+        "/state": Route(_view(lambda _: agent_views.agent_state(agent)), AGENT_READ),
         "/containers": Route(
-            _view(lambda request: views.containers_view(agent, request.query)), AGENT_READ, both
+            _view(lambda request: agent_views.containers_view(agent, request.query)),
+            AGENT_READ,
+            both,
         ),
-        "/monitor/statistics": Route(_view(lambda _: views.monitor_view(agent)), AGENT_READ, both),
-        "/metrics/snapshot": Route(_view(lambda _: views.agent_metrics(agent)), AGENT_READ),
+        "/monitor/statistics": Route(
+            _view(lambda _: agent_views.monitor_view(agent)), AGENT_READ, both
+        ),
+        "/metrics/snapshot": Route(_view(lambda _: agent_views.agent_metrics(agent)), AGENT_READ),
         "/files/browse": Route(api.browse, AGENT_READ),
         "/files/read": Route(api.read, AGENT_READ),
         "/files/download": Route(api.download, AGENT_READ),

@@ -50,6 +50,7 @@ class Run:
     doom: Cause | None = None  # why the agent itself ends the task
     peak_bytes: int = 0
     silent: bool = False  # nobody is told of it any more
+    statuses: list[dict[str, Any]] = field(default_factory=list)  # as /state shows them
     end_state: str | None = None
 
     @property
@@ -168,7 +169,14 @@ def over_disk(run: Run, used: int) -> Cause:
     return Cause(
         f"Disk usage ({_size(used)}) exceeds quota ({_size(asked)})",
         "REASON_CONTAINER_LIMITATION_DISK",
-        ({"name": "disk", "type": "SCALAR", "scalar": {"value": asked / (1 << 20)}},),
+        (
+            {
+                "name": "disk",
+                "type": "SCALAR",
+                "scalar": {"value": asked / (1 << 20)},
+                "allocation_info": {"role": run.launch.role},
+            },
+        ),
     )
 
 

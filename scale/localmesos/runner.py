@@ -169,7 +169,9 @@ class Runner:
     # --- ending --------------------------------------------------------------------------------
 
     def _too_long(self, run: Run) -> None:
+        """Kill without grace, which begins with SIGTERM all the same: most end by that."""
         run.lifetime_timer = None
+        tree.signal_all(self.members(run), signal.SIGTERM)
         self._condemn(run, Cause(None, "REASON_MAX_COMPLETION_TIME_REACHED"))
 
     def _too_much_memory(self, run: Run, used: int) -> None:

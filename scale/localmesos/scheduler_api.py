@@ -35,7 +35,6 @@ class SchedulerApi:
 
     async def __call__(self, request: Request) -> Response | None:
         call = _checked(request, await request.body())
-        self._master.count(call["type"])
         if call["type"] == "SUBSCRIBE":
             await self._subscribe(request, call)
             return None

@@ -7,6 +7,8 @@ number where an enum's name belongs is refused, as are missing required fields.
 
 import base64
 import binascii
+import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -109,9 +111,28 @@ _TEXT: Final[Mapping[str, Mapping[str, str]]] = {
         "kill_policy": "KillPolicy",
         "max_completion_time": "Duration",
         "labels": "Labels",
+        "discovery": "DiscoveryInfo",
         "limits": "Limits",
     },
-    "Limits": {"cpus": "Scalar", "mem": "Scalar", "disk": "Scalar", "gpus": "Scalar"},
+    "DiscoveryInfo": {
+        "visibility": "!FRAMEWORK|CLUSTER|EXTERNAL",
+        "name": "string",
+        "environment": "string",
+        "location": "string",
+        "version": "string",
+        "ports": "Ports",
+        "labels": "Labels",
+    },
+    "Ports": {"ports": "*Port"},
+    "Port": {
+        "number": "!int",
+        "name": "string",
+        "protocol": "string",
+        "visibility": "FRAMEWORK|CLUSTER|EXTERNAL",
+        "labels": "Labels",
+    },
+    "Limits": {"cpus": "Limit", "mem": "Limit", "disk": "Limit", "gpus": "Limit"},
+    "Limit": {"value": "!limit"},
     "Scalar": {"value": "!double"},
     "Resource": {
         "name": "!string",
@@ -299,6 +320,12 @@ def _double(value: Any, name: str) -> float:
         raise Malformed(f"Failed to convert '{value}' to a number for field '{name}'") from None
 
 
+def _limit(value: Any, name: str) -> float:
+    """Return a number; the largest for an endless one, of which JSON knows nothing."""
+    number = _double(value, name)
+    return sys.float_info.max if number == math.inf else number
+
+
 def _int(value: Any, name: str) -> int:
     number = _double(value, name)
     if isinstance(value, int) or (isinstance(value, str) and value.lstrip("+-").isdecimal()):
@@ -320,6 +347,7 @@ _SCALARS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "string": _string,
     "bytes": _bytes,
     "double": _double,
+    "limit": _limit,
     "int": _int,
     "bool": _bool,
 }

@@ -4,7 +4,9 @@ import logging
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from scale.localmesos import options
@@ -16,15 +18,26 @@ from scale.localmesos.supervisor import CannotStart, Supervisor
 def credentials(path: Path) -> Credentials:
     """Return the principal and secret of `path`; make them up, for us alone to read, if absent."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = f"local-{secrets.token_hex(4)}\n{secrets.token_urlsafe(32)}\n"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-    principal, secret = path.read_text().split("\n")[:2]
+        _make_up(path)
+    principal, secret, *_ = [*path.read_text().split("\n"), ""]
     if not principal or not secret or ":" in principal:
         raise ValueError(f"{path} must hold a principal without colon and a secret, a line each")
     return Credentials(principal, secret)
+
+
+def _make_up(path: Path) -> None:
+    """Write credentials whole or not at all; those that another wrote meanwhile stay."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, made = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(f"local-{secrets.token_hex(4)}\n{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(fd)
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        Path(made).unlink()
 
 
 def take_over(work_dir: Path) -> int:
@@ -47,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Tasks of other users pass through it; they cannot list it.
         given.work_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         locked = take_over(given.work_dir)
+        if given.announce_file is not None:
+            given.announce_file.unlink(missing_ok=True)  # it tells of an earlier run
         Supervisor(given, credentials(given.credentials_file), locked).run()
     except (OSError, RuntimeError, ValueError, CannotStart) as error:
         sys.stderr.write(f"local Mesos cannot run: {error}\n")

@@ -30,6 +30,16 @@ def container_status(container_id: str, ip: str, pid: int | None) -> dict[str, A
     return status
 
 
+def brief(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what /state shows of a status; its container is shown without executor_pid."""
+    shown = {"state": told["state"], "timestamp": told["timestamp"]}
+    if container := told.get("container_status"):
+        shown["container_status"] = {
+            name: value for name, value in container.items() if name != "executor_pid"
+        }
+    return shown
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why a task is in its state, as far as Mesos says."""

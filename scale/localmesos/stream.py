@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from scale.localmesos.http import JSON, Receive, Send
+from scale.localmesos.http import JSON, Receive, Send, date
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class EventStream:
     async def serve(self, receive: Receive, send: Send) -> None:
         """Write the answer until the stream is ended or the client is gone."""
         await self._open.wait()
-        headers = [(b"Mesos-Stream-Id", self.stream_id.encode()), (b"Content-Type", JSON)]
+        mine = (b"Mesos-Stream-Id", self.stream_id.encode())
+        headers = [date(), mine, (b"Content-Type", JSON)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         watcher = asyncio.create_task(self._watch(receive))
         self._writer = asyncio.create_task(self._write(send))

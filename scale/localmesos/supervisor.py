@@ -223,15 +223,30 @@ class Supervisor:
     def _start(self, part: Part) -> None:
         part.start_at, part.ready = None, False
         part.started = time.monotonic()
+        try:
+            self._fork(part)
+        except OSError as error:  # too many processes, or no memory
+            if not self._announced:
+                raise
+            logger.warning("%s cannot be started: %s", part.name, error)
+            part.failures += 1
+            part.start_at = time.monotonic() + part.wait_s
+
+    def _fork(self, part: Part) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         family = (os.getpid(), os.getppid())
         # A signal for the child must not end up in our wakeup pipe, which it still has.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._become(part, family, writing)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        os.close(writing)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(part, family, writing)
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            os.close(writing)
         part.pid, part.report = pid, reading
         self._selector.register(reading, selectors.EVENT_READ, part)
 
@@ -255,9 +270,11 @@ class Supervisor:
         except BaseException:
             logger.exception("%s failed", part.name)
         finally:
-            sys.stderr.flush()
-            await_threads()
-            os._exit(status)
+            try:
+                sys.stderr.flush()  # which fails where nothing can be written
+                await_threads()
+            finally:
+                os._exit(status)
 
     def _separate(self, part: Part, keeper: int) -> None:
         """Give up what is the keeper's, and die with it."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from scale.localmesos.resources import InvalidResource, Resources, parse
+from scale.localmesos.status import brief
 from scale.localmesos.updates import Key
 
 STATUSES_KEPT: Final = 8
@@ -48,12 +49,11 @@ class Task:
 
     def see(self, status: Mapping[str, Any]) -> None:
         """Remember a status that goes to the framework; a repeated one changes nothing."""
-        brief = {"state": status["state"], "timestamp": status["timestamp"]}
         if container := status.get("container_status"):
             self.container = container
-            brief["container_status"] = container
-        if not self.statuses or self.statuses[-1] != brief:
-            self.statuses = [*self.statuses[1 - STATUSES_KEPT :], brief]
+        shown = brief(status)
+        if not self.statuses or self.statuses[-1] != shown:
+            self.statuses = [*self.statuses[1 - STATUSES_KEPT :], shown]
         self.state = str(status["state"])
         self.uuid = status.get("uuid")
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,9 @@ def children_of(pid: int) -> list[int]:
     if not _HAS_CHILDREN:
         return [child for child, parent in parents().items() if parent == pid]
     found: list[int] = []
-    try:
-        with os.scandir(f"/proc/{pid}/task") as threads:
-            for thread in threads:
-                found.extend(map(int, _read(f"{thread.path}/children").split()))
-    except OSError:
-        pass
+    with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
+        for thread in threads:
+            found.extend(map(int, _read(f"{thread.path}/children").split()))
     return found
 
 

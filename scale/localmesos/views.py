@@ -1,20 +1,16 @@
-"""What /state, /slaves, /containers and the like show; read-only, made on request."""
+"""What the master's /state, /slaves and the like show; read-only, made on request."""
 
 import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from scale.localmesos import tree
-from scale.localmesos.agent import Agent
 from scale.localmesos.framework import Framework
 from scale.localmesos.master import CAPABILITIES, VERSION, Master
 from scale.localmesos.remote import Remote
 from scale.localmesos.resources import Resources, total
-from scale.localmesos.run import MEM_ALLOWANCE, Phase, Run, executor_name
 from scale.localmesos.status import TERMINAL
-from scale.localmesos.tasks import Task
-from scale.localmesos.validation import roles_of
+from scale.localmesos.tasks import Launch, Task
 
 View = dict[str, Any]
 
@@ -50,25 +46,33 @@ def offered_to(frameworks: Iterable[Framework], agent_id: str | None = None) -> 
     )
 
 
-def task_view(task: Task) -> View:
-    launch = task.launch
+def task_view(launch: Launch, state: str, statuses: Iterable[Mapping[str, Any]]) -> View:
+    """Return a task as the master and its agent show it."""
     view: View = {
-        "id": task.task_id,
+        "id": launch.task_id,
         "name": launch.info["name"],
         "framework_id": launch.framework_id,
         "executor_id": "",
         "slave_id": launch.agent_id,
-        "state": task.state,
+        "state": state,
         "resources": launch.resources.summary(),
         "role": launch.role,
-        "statuses": task.statuses,
+        "statuses": statuses,
     }
-    if labels := launch.info.get("labels", {}).get("labels"):
+    if labels := labels_of(launch.info):
         view["labels"] = labels
-    for name in ("container", "limits"):
+    for name in ("discovery", "container", "limits"):
         if name in launch.info:
             view[name] = launch.info[name]
     return view
+
+
+def labels_of(info: Mapping[str, Any]) -> list[View]:
+    return list(info.get("labels", {}).get("labels", ()))
+
+
+def _tasks(tasks: Iterable[Task]) -> list[View]:
+    return [task_view(task.launch, task.state, task.statuses) for task in tasks]
 
 
 def framework_view(framework: Framework) -> View:
@@ -91,16 +95,19 @@ def framework_view(framework: Framework) -> View:
         "checkpoint": bool(info.get("checkpoint")),
         "registered_time": framework.registered,
         "unregistered_time": framework.unregistered,
-        "tasks": [task_view(task) for task in framework.tasks.values()],
-        "unreachable_tasks": [task_view(task) for task in framework.unreachable_tasks.values()],
-        "completed_tasks": [task_view(task) for task in framework.completed_tasks],
+        "tasks": _tasks(framework.tasks.values()),
+        "unreachable_tasks": _tasks(framework.unreachable_tasks.values()),
+        "completed_tasks": _tasks(framework.completed_tasks),
         "offers": [_offer_view(framework, offer_id) for offer_id in framework.offers],
         "executors": [],
+        "offer_constraints": {},
     }
     if "MULTI_ROLE" in framework.capabilities:
         view["roles"] = list(framework.roles)
     else:
         view["role"] = framework.roles[0]
+    if labels := labels_of(info):
+        view["labels"] = labels
     if framework.principal is not None:
         view["principal"] = framework.principal
     if framework.reregistered is not None:
@@ -123,7 +130,7 @@ def slave_view(master: Master, agent: Remote, *, full: bool) -> View:
     place = agent.place
     offered = offered_to(master.frameworks.values(), place.agent_id)
     # Also what tasks of removed frameworks still hold until their processes are gone.
-    used = total(agent.used.values())
+    used = total(launch.resources for launch in agent.used.values())
     view: View = {
         "id": place.agent_id,
         "hostname": place.hostname,
@@ -146,18 +153,30 @@ def slave_view(master: Master, agent: Remote, *, full: bool) -> View:
     if full:
         view["reserved_resources_full"] = {}
         view["unreserved_resources_full"] = place.resources.as_json()
-        view["used_resources_full"] = used.as_json()
-        view["offered_resources_full"] = _offered_full(master, place.agent_id)
+        view["used_resources_full"] = used_full(agent)
+        view["offered_resources_full"] = offered_full(master, place.agent_id)
     return view
 
 
-def _offered_full(master: Master, agent_id: str) -> list[View]:
+def used_full(agent: Remote) -> list[View]:
+    return _by_role((launch.role, launch.resources) for launch in agent.used.values())
+
+
+def offered_full(master: Master, agent_id: str) -> list[View]:
+    return _by_role(
+        (offer.role, offer.resources)
+        for framework in master.frameworks.values()
+        for offer in framework.offers.values()
+        if offer.agent_id == agent_id
+    )
+
+
+def _by_role(parts: Iterable[tuple[str, Resources]]) -> list[View]:
+    """Return the sum for each role, as `Resource` messages that name it."""
     by_role: dict[str, Resources] = {}
-    for framework in master.frameworks.values():
-        for offer in framework.offers.values():
-            if offer.agent_id == agent_id:
-                by_role[offer.role] = by_role.get(offer.role, Resources()) + offer.resources
-    return [each for role, offered in by_role.items() for each in offered.as_json(role)]
+    for role, resources in parts:
+        by_role[role] = by_role.get(role, Resources()) + resources
+    return [each for role, summed in by_role.items() for each in summed.as_json(role)]
 
 
 def slaves_view(master: Master, slave_id: str | None) -> View:
@@ -225,18 +244,16 @@ def master_metrics(master: Master) -> dict[str, float]:
         "master/outstanding_offers": float(sum(len(each.offers) for each in frameworks)),
     }
     whole = total(agent.place.resources for agent in master.agents.values())
-    figures.update(_usage("master", whole, used_by(frameworks)))
+    figures.update(usage("master", whole, used_by(frameworks)))
     states = [task.state for each in frameworks for task in each.tasks.values()]
     states += [task.state for each in frameworks for task in each.completed_tasks]
     states += [task.state for each in frameworks for task in each.unreachable_tasks.values()]
     for name in STATES:
         figures[f"master/tasks_{name.lower()}"] = float(states.count(f"TASK_{name}"))
-    for call, number in master.counts.items():
-        figures[f"master/calls/{call.lower()}"] = float(number)
-    return {**figures, **_system()}
+    return {**figures, **system()}
 
 
-def _usage(prefix: str, whole: Resources, used: Resources) -> dict[str, float]:
+def usage(prefix: str, whole: Resources, used: Resources) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name in ("cpus", "mem", "disk", "gpus"):
         amount = whole.value(name)
@@ -246,7 +263,7 @@ def _usage(prefix: str, whole: Resources, used: Resources) -> dict[str, float]:
     return figures
 
 
-def _system() -> dict[str, float]:
+def system() -> dict[str, float]:
     load = os.getloadavg()
     page = os.sysconf("SC_PAGE_SIZE")
     return {
@@ -256,138 +273,4 @@ def _system() -> dict[str, float]:
         "system/load_15min": load[2],
         "system/mem_total_bytes": float(os.sysconf("SC_PHYS_PAGES") * page),
         "system/mem_free_bytes": float(os.sysconf("SC_AVPHYS_PAGES") * page),
-    }
-
-
-def executor_view(run: Run) -> View:
-    launch = run.launch
-    state = {Phase.PREPARING: "TASK_STAGING", Phase.RUNNING: "TASK_RUNNING"}
-    task: View = {
-        "id": launch.task_id,
-        "name": launch.info["name"],
-        "framework_id": launch.framework_id,
-        "executor_id": "",
-        "slave_id": launch.agent_id,
-        "state": run.end_state or state.get(run.phase, "TASK_RUNNING"),
-        "resources": launch.resources.summary(),
-        "role": launch.role,
-    }
-    kind = {Phase.PREPARING: "queued_tasks", Phase.ENDED: "completed_tasks"}
-    lists: View = {"tasks": [], "queued_tasks": [], "completed_tasks": []}
-    lists[kind.get(run.phase, "tasks")] = [task]
-    return {
-        "id": launch.task_id,
-        "name": executor_name(run),
-        "source": launch.task_id,
-        "container": run.container_id,
-        "directory": run.directory,
-        "resources": launch.resources.summary(),
-        "role": launch.role,
-        **lists,
-    }
-
-
-def agent_state(agent: Agent) -> View:
-    place = agent.place
-    live = {run.launch.framework_id for run in agent.runs.values()} | set(agent.history)
-    views = {each: _framework_of_agent(agent, each) for each in sorted(live)}
-    return {
-        **VERSION_INFO,
-        "start_time": agent.started,
-        "id": place.agent_id,
-        "pid": f"slave(1)@{place.address}",
-        "hostname": place.hostname,
-        "capabilities": AGENT_CAPABILITIES,
-        "resources": place.resources.summary(),
-        "reserved_resources": {},
-        "unreserved_resources": place.resources.summary(),
-        "attributes": {},
-        "master_hostname": agent.master_hostname,
-        "flags": {"switch_user": "true" if os.geteuid() == 0 else "false"},
-        "frameworks": [view for each, view in views.items() if each in agent.frameworks],
-        "completed_frameworks": [
-            view for each, view in views.items() if each not in agent.frameworks
-        ],
-    }
-
-
-def _framework_of_agent(agent: Agent, framework_id: str) -> View:
-    history = agent.history.get(framework_id)
-    info = agent.frameworks.get(framework_id) or (history.info if history else {})
-    return {
-        "id": framework_id,
-        "name": info.get("name", ""),
-        "user": info.get("user", ""),
-        "failover_timeout": info.get("failover_timeout", 0.0),
-        "checkpoint": bool(info.get("checkpoint")),
-        "hostname": info.get("hostname", ""),
-        "roles": list(roles_of(info)) if info else [],
-        "executors": [
-            executor_view(run)
-            for run in agent.runs.values()
-            if run.launch.framework_id == framework_id
-        ],
-        "completed_executors": [executor_view(run) for run in history.completed] if history else [],
-    }
-
-
-def statistics(run: Run, pids: Iterable[int]) -> View:
-    """Return ResourceStatistics; figures of /proc, taken now."""
-    listed = list(pids)
-    user, system = tree.cpu_seconds(listed)
-    view: View = {
-        "timestamp": time.time(),
-        "cpus_limit": run.launch.resources.value("cpus") + 0.1,
-        "cpus_user_time_secs": user,
-        "cpus_system_time_secs": system,
-        "mem_rss_bytes": tree.resident(listed),
-    }
-    if run.mem_asked:
-        view["mem_limit_bytes"] = run.mem_asked + MEM_ALLOWANCE
-    return view
-
-
-def monitor_view(agent: Agent) -> list[View]:
-    return [
-        {
-            "executor_id": run.launch.task_id,
-            "executor_name": executor_name(run),
-            "framework_id": run.launch.framework_id,
-            "source": run.launch.task_id,
-            "statistics": statistics(run, agent.members(run)),
-        }
-        for run in agent.runs.values()
-        if run.pid is not None
-    ]
-
-
-def containers_view(agent: Agent, asked: Mapping[str, str]) -> list[View]:
-    wanted = {
-        run.launch.task_id: run
-        for run in agent.runs.values()
-        if asked.get("container_id", run.container_id) == run.container_id
-        and asked.get("framework_id", run.launch.framework_id) == run.launch.framework_id
-        and asked.get("executor_id", run.launch.task_id) == run.launch.task_id
-    }
-    views = [view for view in monitor_view(agent) if view["executor_id"] in wanted]
-    for view in views:
-        run = wanted[view["executor_id"]]
-        view["container_id"] = run.container_id
-        view["status"] = {"container_id": {"value": run.container_id}, "executor_pid": run.pid}
-    return views
-
-
-def agent_metrics(agent: Agent) -> dict[str, float]:
-    runs = list(agent.runs.values())
-    used = total(run.launch.resources for run in runs)
-    running = sum(run.phase is Phase.RUNNING for run in runs)
-    return {
-        "slave/uptime_secs": time.time() - agent.started,
-        "slave/registered": 1.0,
-        "slave/executors_running": float(running),
-        "slave/tasks_running": float(running),
-        "slave/tasks_staging": float(sum(run.phase is Phase.PREPARING for run in runs)),
-        **{f"slave/tasks_{n.lower()}": float(agent.end_counts[f"TASK_{n}"]) for n in STATES[4:7]},
-        **_usage("slave", agent.place.resources, used),
-        **_system(),
     }

@@ -7,14 +7,18 @@ Agents must reach us to fetch files, nothing else may start tasks there meanwhil
 taken to be Mesos' own. contract_cluster.DIFFERENCES is the list of what then is not tested.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import contract_cluster
 import pytest
-from contract_cluster import Cluster
+from contract_cluster import SHORT, Cluster, wait_for
 from contract_framework import Framework
+from contract_parts import TIMES, Parts
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +66,25 @@ def make_framework(
 def framework(make_framework: Callable[..., Framework]) -> Framework:
     """A subscribed, partition-aware framework."""
     return make_framework().subscribe()
+
+
+@pytest.fixture(scope="module")
+def one_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    if contract_cluster.ONLY_GIVEN:
+        pytest.skip(contract_cluster.DIFFERENCES["parts"])
+    cluster = contract_cluster.start(tmp_path_factory.mktemp("parts"), *SHORT, *TIMES)
+    yield Parts(cluster)
+    cluster.stop()
+
+
+@pytest.fixture
+def parts(one_agent: Parts) -> Iterator[Parts]:
+    """A cluster whose parts may be killed, and are there again for the next test."""
+    yield one_agent
+    for pid in filter(None, one_agent.announced["pids"]["agents"]):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    wait_for(one_agent.whole, "all parts", 40)
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
+
+T = TypeVar("T")
 
 # What local Mesos does differently on purpose, and why. Tests that rely on one of these run
 # against local Mesos only; there is no other list.
@@ -25,11 +27,13 @@ DIFFERENCES: Mapping[str, str] = {
     "limits": "memory and disk are limited without a flag; messages name the task's own request",
     "cleared": "TASK_FINISHED comes when the processes that a task left behind are gone",
     "lost": "tasks that died with the agent are TASK_GONE, reason AGENT_RESTARTED, with a uuid",
-    "unsupported": "task groups, executors, health checks and reservations are refused in words",
+    "unsupported": "task groups, executors, health checks, reservations and many paths and calls of"
+    " operators are refused in words",
     "closed": "everything but /version and /health asks for credentials",
     "guarded": "what would write outside of the sandbox, or wait for a reader, is refused",
     "docker": "an engine that only notes how it is called is put in the agent's PATH",
-    "parts": "master and agents of another cluster are not ours to kill",
+    "parts": "parts of another cluster are not ours to kill; here an agent keeps its id though it"
+    " left, and notices a new master at once",
 }
 
 # Short periods: resends after 0.3, 0.6, ... s stand for 10, 20, ... s.
@@ -154,7 +158,7 @@ class Cluster:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            assert self.process.wait(15) == 0
+            assert self.process.wait(30) == 0
 
 
 def start(work_dir: Path, *options: str, **env: str) -> Cluster:
@@ -164,7 +168,12 @@ def start(work_dir: Path, *options: str, **env: str) -> Cluster:
     command = [sys.executable, "-m", "scale.localmesos", "--work-dir", str(work_dir)]
     command += ["--announce-file", str(announced), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **env})
-    wait_for(lambda: announced.exists() or process.poll() is not None, "local Mesos to be ready")
+    try:
+        wait_for(lambda: announced.exists() or process.poll() is not None, "local Mesos", 40)
+    except AssertionError:
+        process.kill()
+        process.wait()
+        raise
     assert process.poll() is None, "local Mesos ended at once"
     principal, secret = known.read_text().split()
     ready = json.loads(announced.read_text())
@@ -194,9 +203,17 @@ def given() -> Cluster:
     return named
 
 
-def wait_for(holds: Any, what: str, seconds: float = 10.0) -> None:
+def wait_for(holds: Any, what: str, seconds: float = 20.0) -> None:
     """Return when `holds()` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.01)
+
+
+def measured(measure: Callable[[], T], fits: Callable[[T], bool], tries: int = 4) -> T:
+    """Return a measurement that fits, of a few: a busy machine spoils one, a fault spoils all."""
+    for _ in range(tries - 1):
+        if fits(found := measure()):
+            return found
+    return measure()

@@ -102,7 +102,7 @@ class Framework:
         self.disconnect()
         self._calls.close()
 
-    def next(self, seconds: float = 10.0) -> Event:
+    def next(self, seconds: float = 20.0) -> Event:
         try:
             event = self.events.get(timeout=seconds)
         except queue.Empty:
@@ -112,7 +112,7 @@ class Framework:
             self.unused += event["offers"]["offers"]
         return event
 
-    def until(self, wanted: Callable[[Event], Any], seconds: float = 10.0) -> Event:
+    def until(self, wanted: Callable[[Event], Any], seconds: float = 20.0) -> Event:
         """Return the next event that is wanted; others are passed over."""
         deadline = time.monotonic() + seconds
         while True:
@@ -153,7 +153,7 @@ class Framework:
     # --- offers and tasks ---
 
     def offer(
-        self, seconds: float = 10.0, *, cpus: float = 0.0, like: dict[str, Any] | None = None
+        self, seconds: float = 20.0, *, cpus: float = 0.0, like: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Return the next offer with at least `cpus`; of the agent of the offer or task `like`."""
         deadline = time.monotonic() + seconds
@@ -199,7 +199,7 @@ class Framework:
         declined = {"offer_ids": [offer["id"]], **filters}
         assert self.call("DECLINE", decline=declined).status == 202
 
-    def status(self, task: dict[str, Any], seconds: float = 10.0) -> dict[str, Any]:
+    def status(self, task: dict[str, Any], seconds: float = 20.0) -> dict[str, Any]:
         """Return the next update of a task, without acknowledging it."""
         task_id = task["task_id"]
         event = self.until(
@@ -208,7 +208,7 @@ class Framework:
         return dict(event["update"]["status"])
 
     def run_until(
-        self, task: dict[str, Any], *states: str, seconds: float = 15.0
+        self, task: dict[str, Any], *states: str, seconds: float = 20.0
     ) -> dict[str, Any]:
         """Acknowledge updates of a task until it is in one of `states` (default: any end)."""
         while True:
@@ -256,7 +256,7 @@ def is_update(event: Event) -> bool:
 def read_records(stream: http.client.HTTPResponse, into: "queue.Queue[Event]") -> None:
     """Read RecordIO until the stream ends; the end is an event of type CLOSED."""
     buffer = b""
-    try:
+    with suppress(OSError, http.client.HTTPException, ValueError):
         while data := stream.read1(65536):
             buffer += data
             while b"\n" in buffer:
@@ -265,6 +265,4 @@ def read_records(stream: http.client.HTTPResponse, into: "queue.Queue[Event]") -
                     break
                 into.put(json.loads(rest[: int(length)]))
                 buffer = rest[int(length) :]
-    except (OSError, http.client.HTTPException, ValueError):
-        pass
     into.put({"type": "CLOSED"})

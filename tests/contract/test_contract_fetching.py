@@ -96,6 +96,11 @@ def test_a_uri_that_cannot_be_fetched_fails_the_launch(
     check_that_the_launch_fails(framework, f"{served.url}/missing")
 
 
+@pytest.mark.parametrize("uri", ["http://[bad/x", "http://127.0.0.1:99999/x"])
+def test_a_uri_that_is_none_fails_the_launch(framework: Framework, uri: str) -> None:
+    check_that_the_launch_fails(framework, uri)
+
+
 @pytest.mark.local_mesos("guarded")
 @pytest.mark.parametrize("name", ["evil.zip", "evil.tar"])
 def test_an_archive_that_leaves_the_sandbox_fails_the_launch(

@@ -134,6 +134,7 @@ def test_download_gives_the_whole_file(sandbox: Sandbox) -> None:
     assert answer.body == b"x" * 200000
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
+    assert answer.headers["Date"].endswith(" GMT")
     assert sandbox.get("download", "/empty").body == b""
     assert sandbox.get("download", "/missing").status == 404
 
@@ -186,6 +187,7 @@ def test_links_inside_the_sandbox_and_the_real_path_work(sandbox: Sandbox) -> No
     assert sandbox.get("read", "/in", offset=0, length=6).json["data"] == "line 1"
     virtual = sandbox.cluster.get("/files/debug", to=sandbox.agent).json
     real = virtual[sandbox.path]
+    assert virtual[real] == virtual[f"{real.rpartition('/')[0]}/latest"] == real
     for path in (real, f"{real.rpartition('/')[0]}/latest"):
         query = urlencode({"path": f"{path}/stdout", "offset": 0, "length": 6})
         answer = sandbox.cluster.get(f"/files/read?{query}", to=sandbox.agent)
@@ -209,11 +211,13 @@ def test_an_old_sandbox_is_deleted_and_then_404(
 ) -> None:
     cluster = start_local("--gc-delay-s", "1")
     framework = make_framework(cluster).subscribe()
-    task = framework.launch("true")
-    framework.run_until(task)
+    task = framework.launch("sleep 100")
+    framework.run_until(task, "TASK_RUNNING")
     agent = cluster.agents()[task["agent_id"]["value"]]
     url = f"/files/browse?path={framework.sandbox(task)}"
     assert cluster.get(url, to=agent).status == 200
+    framework.call("KILL", kill={"task_id": task["task_id"]})
+    framework.run_until(task)
     framework.call("REVIVE")
     alive = framework.launch("sleep 100")
     framework.run_until(alive, "TASK_RUNNING")

@@ -1,7 +1,9 @@
 """Section 1 of the contract: which request gets which answer, in the order of the checks."""
 
+import email.utils
 import http.client
 import json
+import time
 from typing import Any
 
 import pytest
@@ -309,6 +311,19 @@ def test_the_longest_prefix_of_a_path_counts_and_a_trailing_slash_does_not(
     agent = next(iter(cluster.agents().values()))
     for path in ("/state/", "/slave(1)/state", "/slave%281%29/state"):
         assert cluster.get(path, to=agent).json["pid"] == f"slave(1)@{agent}"
+
+
+def test_every_answer_has_a_date(cluster: Cluster, framework: Framework) -> None:
+    answers = [
+        framework.call("REVIVE"),
+        cluster.get("/version"),
+        cluster.get("/nope"),
+        cluster.send("GET", "/api/v1/scheduler"),
+        cluster.get("/files/browse", to=next(iter(cluster.agents().values()))),
+    ]
+    for answer in answers:
+        sent = email.utils.parsedate_to_datetime(answer.headers["Date"])
+        assert abs(sent.timestamp() - time.time()) < 60
 
 
 def test_two_calls_sent_at_once_on_one_connection_are_answered_in_order(cluster: Cluster) -> None:

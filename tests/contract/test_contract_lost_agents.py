@@ -1,144 +1,29 @@
-"""What frameworks are told when an agent or the master ends, hangs, leaves, or comes back."""
+"""What frameworks are told when an agent ends, hangs, leaves, or comes back."""
 
-import json
 import os
 import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import contract_cluster
 import pytest
-from contract_cluster import SHORT, Cluster, wait_for
-from contract_framework import Event, Framework
+from contract_cluster import Cluster, wait_for
+from contract_framework import Framework
+from contract_parts import (
+    TIMES,
+    Parts,
+    answer,
+    brief,
+    end_by_agent,
+    is_alive,
+    is_failure,
+    running,
+    sleeper,
+)
 
 pytestmark = pytest.mark.local_mesos("parts")
 Make = Callable[..., Framework]
 Start = Callable[..., Cluster]
-
-# An agent is lost after 0.6 s without an answer; it is started again 0.1 s after its end.
-TIMES = (
-    *("--agent-ping-s", "0.2", "--agent-max-pings", "3", "--agent-restart-s", "0.1"),
-    *("--ack-retry-s", "0.3", "--allocation-interval-s", "0.2"),
-)
-
-
-class Parts:
-    """The processes of a cluster of one's own, as it announces them."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-
-    @property
-    def announced(self) -> dict[str, Any]:
-        assert self.cluster.work_dir is not None
-        found: dict[str, Any] = json.loads((self.cluster.work_dir / "announced").read_bytes())
-        return found
-
-    def pid(self, address: str) -> int:
-        """Return the process that serves an address."""
-        told = self.announced
-        if address == told["master"]:
-            return int(told["pids"]["master"])
-        return int(told["pids"]["agents"][told["agents"].index(address)])
-
-    def whole(self) -> bool:
-        """Tell whether the master answers and has its agents."""
-        try:
-            state = self.cluster.get("/state").json
-        except OSError:
-            return False
-        return bool(state["activated_slaves"] == len(self.announced["agents"]))
-
-    def agent_of(self, task: dict[str, Any]) -> str:
-        return self.cluster.agents()[task["agent_id"]["value"]]
-
-    def send(self, address: str, number: int) -> None:
-        os.kill(self.pid(address), number)
-
-    def end(self, address: str, number: int = signal.SIGKILL) -> None:
-        """End a part and wait until it has been started again."""
-        before = self.pid(address)
-        os.kill(before, number)
-        wait_for(lambda: self.pid(address) != before, "the part to be started again")
-
-
-@pytest.fixture(scope="module")
-def one_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    if contract_cluster.ONLY_GIVEN:
-        pytest.skip(contract_cluster.DIFFERENCES["parts"])
-    cluster = contract_cluster.start(tmp_path_factory.mktemp("parts"), *SHORT, *TIMES)
-    yield Parts(cluster)
-    cluster.stop()
-
-
-@pytest.fixture
-def parts(one_agent: Parts) -> Iterator[Parts]:
-    """A cluster whose parts may be killed, and are there again for the next test."""
-    yield one_agent
-    for pid in one_agent.announced["pids"]["agents"]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    wait_for(one_agent.whole, "all parts")
-
-
-def running(framework: Framework, command: str = "exec sleep 60", **more: Any) -> dict[str, Any]:
-    task = framework.launch(command, **more)
-    framework.run_until(task, "TASK_RUNNING")
-    return task
-
-
-def again(framework: Framework) -> Framework:
-    """Subscribe anew, with the same id, when the master answers."""
-    framework.disconnect()
-
-    def answers() -> bool:
-        try:
-            return framework.cluster.get("/health").status == 200
-        except OSError:
-            return False
-
-    wait_for(answers, "the master")
-    return framework.subscribe()
-
-
-def sleeper(framework: Framework, task: dict[str, Any]) -> int:
-    """Return the process id that a task wrote to its output."""
-    wait_for(lambda: framework.output(task).strip(), "the task's process id")
-    return int(framework.output(task))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def is_failure(event: Event) -> bool:
-    return bool(event["type"] == "FAILURE")
-
-
-def ask(framework: Framework, task: dict[str, Any], *, with_agent: bool = True) -> None:
-    asked = {"task_id": task["task_id"]}
-    if with_agent:
-        asked["agent_id"] = task["agent_id"]
-    assert framework.call("RECONCILE", reconcile={"tasks": [asked]}).status == 202
-
-
-def end_by_agent(framework: Framework, task: dict[str, Any]) -> dict[str, Any]:
-    """Return a task's end in the words of its agent; the master may have told it before."""
-    while "uuid" not in (status := framework.run_until(task)):
-        assert status["reason"] == "REASON_AGENT_REREGISTERED"
-    return status
-
-
-def brief(status: dict[str, Any]) -> tuple[str, str, str]:
-    return status["state"], status["source"], status["reason"]
 
 
 # --- an agent that is killed ---
@@ -172,6 +57,25 @@ def test_an_agent_that_is_back_is_offered_and_runs_tasks(
     assert framework.output(task) == "back\n"
 
 
+def test_an_agent_that_stays_away_is_lost_when_its_pings_run_out(
+    start_local: Start, make_framework: Make
+) -> None:
+    parts = Parts(start_local(*TIMES, "--agent-restart-s", "600"))
+    framework = make_framework(parts.cluster).subscribe()
+    task = running(framework)
+    framework.call("REVIVE")
+    held = framework.offer()
+    parts.send(parts.agent_of(task), signal.SIGKILL)
+    after = framework.until(lambda event: event["type"] != "HEARTBEAT")
+    assert (after["type"], after["rescind"]["offer_id"]) == ("RESCIND", held["id"])
+    told = framework.status(task)
+    assert brief(told) == ("TASK_UNREACHABLE", "SOURCE_MASTER", "REASON_AGENT_REMOVED")
+    assert told["message"] == "health check timed out"
+    assert framework.until(is_failure)["failure"] == {"agent_id": task["agent_id"]}
+    assert not any(map(is_failure, framework.seen[:-1]))
+    framework.stream_id = ""
+
+
 def test_another_agent_does_not_notice(start_local: Start, make_framework: Make) -> None:
     parts = Parts(start_local(*TIMES, "--agents", "2"))
     framework = make_framework(parts.cluster).subscribe()
@@ -185,8 +89,7 @@ def test_another_agent_does_not_notice(start_local: Start, make_framework: Make)
     parts.end(parts.agent_of(tasks[0]))
     assert framework.run_until(tasks[0])["state"] == "TASK_GONE"
     assert [is_alive(pid) for pid in pids] == [False, True]
-    ask(framework, tasks[1])
-    assert framework.status(tasks[1])["state"] == "TASK_RUNNING"
+    assert answer(framework, tasks[1])["state"] == "TASK_RUNNING"
 
 
 def test_results_that_were_not_acknowledged_are_told_at_once_by_the_new_process(
@@ -203,8 +106,27 @@ def test_results_that_were_not_acknowledged_are_told_at_once_by_the_new_process(
         repeated = framework.status(task)
     assert repeated["uuid"] == last["uuid"]
     framework.acknowledge(repeated)
-    ask(framework, task, with_agent=False)
-    assert framework.status(task)["reason"] == "REASON_RECONCILIATION"
+    assert answer(framework, task, with_agent=False)["state"] == "TASK_UNKNOWN"
+
+
+def test_no_task_outlives_an_agent_and_its_guard_that_are_killed_together(
+    parts: Parts, make_framework: Make
+) -> None:
+    framework = make_framework(parts.cluster).subscribe()
+    task = running(framework, "echo $$; exec sleep 60")
+    pid, agent = sleeper(framework, task), parts.agent_of(task)
+    parts.send(agent, signal.SIGSTOP)
+    os.kill(guard_of(parts.pid(agent)), signal.SIGKILL)
+    parts.end(agent)
+    assert not is_alive(pid)
+    assert brief(end_by_agent(framework, task))[0] == "TASK_GONE"
+
+
+def guard_of(agent: int) -> int:
+    """Return the process that an agent has for the case that it is killed."""
+    below = map(int, Path(f"/proc/{agent}/task/{agent}/children").read_text().split())
+    [found] = [pid for pid in below if b"guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
 
 
 def test_without_checkpoint_tasks_are_lost_at_the_disconnect_and_never_come_back(
@@ -246,8 +168,7 @@ def test_a_frozen_agent_is_unreachable_and_its_tasks_come_back_with_it(
         assert "uuid" not in told
         failure = framework.until(is_failure)["failure"]
         assert failure == {"agent_id": {"value": agent_id}}
-        ask(framework, task)
-        asked = framework.status(task)
+        asked = answer(framework, task)
         assert (asked["state"], asked["unreachable_time"]) == (lost, told["unreachable_time"])
         state = parts.cluster.get("/state").json
         assert state["unreachable_slaves"] == 1
@@ -278,8 +199,7 @@ def test_what_ended_while_its_agent_hung_is_told_when_it_is_back(
     told = end_by_agent(framework, task)
     assert (told["state"], told["source"]) == ("TASK_FAILED", "SOURCE_EXECUTOR")
     assert told["message"] == "Command terminated with signal Killed"
-    ask(framework, task)
-    assert framework.status(task)["state"] == "TASK_GONE"
+    assert answer(framework, task)["state"] == "TASK_GONE"
 
 
 def test_what_is_said_to_an_agent_that_hangs_is_done_when_it_goes_on(
@@ -312,12 +232,13 @@ def test_a_task_that_its_agent_never_heard_of_is_told_as_dropped(
     assert framework.offer()["resources"] == offer["resources"]
 
 
-def test_a_short_pause_is_not_told(parts: Parts, make_framework: Make) -> None:
+def test_a_short_pause_is_not_told(start_local: Start, make_framework: Make) -> None:
+    parts = Parts(start_local(*TIMES, "--agent-max-pings", "25"))
     framework = make_framework(parts.cluster).subscribe()
     task = running(framework)
     agent = parts.agent_of(task)
     parts.send(agent, signal.SIGSTOP)
-    framework.none(is_failure, 0.2)
+    framework.none(is_failure, 0.5)
     parts.send(agent, signal.SIGCONT)
     framework.none(lambda event: event["type"] in ("FAILURE", "UPDATE"), 0.7)
 
@@ -344,163 +265,59 @@ def test_an_agent_that_is_stopped_loses_its_tasks_also_for_the_partition_aware(
 ) -> None:
     framework = make_framework(parts.cluster).subscribe()
     task = running(framework)
-    agents = parts.cluster.agents()
+    framework.call("REVIVE")
+    held, agents = framework.offer(), parts.cluster.agents()
     parts.send(parts.agent_of(task), signal.SIGTERM)
     told = framework.status(task)
     assert brief(told) == ("TASK_LOST", "SOURCE_MASTER", "REASON_AGENT_REMOVED")
     assert told["message"].endswith("removed: the agent unregistered")
+    after = framework.next()
+    assert (after["type"], after["rescind"]["offer_id"]) == ("RESCIND", held["id"])
     framework.until(is_failure)
     framework.offer()
     framework.none(lambda event: event["type"] == "UPDATE", 0.3)
     assert parts.cluster.agents() == agents
 
 
-def test_an_agent_that_is_marked_gone_never_comes_back(parts: Parts, make_framework: Make) -> None:
-    framework = make_framework(parts.cluster).subscribe()
+@pytest.mark.parametrize(
+    ("capabilities", "state", "reason"),
+    [
+        (
+            [{"type": "PARTITION_AWARE"}],
+            "TASK_GONE_BY_OPERATOR",
+            "REASON_AGENT_REMOVED_BY_OPERATOR",
+        ),
+        ([], "TASK_LOST", "REASON_AGENT_REMOVED"),
+    ],
+)
+def test_an_agent_that_is_marked_gone_never_comes_back(
+    parts: Parts, make_framework: Make, capabilities: list[Any], state: str, reason: str
+) -> None:
+    framework = make_framework(parts.cluster, capabilities=capabilities).subscribe()
     task = running(framework, "echo $$; exec sleep 60")
     pid, agent_id = sleeper(framework, task), task["agent_id"]
     call = {"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": agent_id}}
     assert parts.cluster.post("/api/v1", call).status == 200
     told = framework.status(task)
-    assert told["state"] == "TASK_GONE_BY_OPERATOR"
-    assert told["reason"] == "REASON_AGENT_REMOVED_BY_OPERATOR"
+    assert brief(told) == (state, "SOURCE_MASTER", reason)
+    assert told["message"] == "Agent has been marked gone"
     assert framework.until(is_failure)["failure"] == {"agent_id": agent_id}
     assert framework.offer()["agent_id"] != agent_id
     assert not is_alive(pid)
-    ask(framework, task)
-    assert framework.status(task)["state"] == "TASK_GONE_BY_OPERATOR"
+    assert answer(framework, task)["state"] == state
     assert parts.cluster.post("/api/v1", call).status == 404
 
 
-# --- a master that is killed ---
-
-
-def test_tasks_outlive_the_master_and_their_results_arrive(
+def test_an_agent_that_was_marked_gone_while_it_hung_is_another_when_it_is_back(
     parts: Parts, make_framework: Make
 ) -> None:
-    framework = make_framework(parts.cluster).subscribe()
-    task = running(framework, "echo $$; mkfifo gate; read x < gate; exit 5")
-    pid, agents = sleeper(framework, task), parts.cluster.agents()
-    known, directory = framework.framework_id, Path(f"/proc/{pid}/cwd")
-    gate = directory.readlink() / "gate"
-    parts.end(parts.cluster.master)
-    again(framework)
-    assert framework.framework_id == known
-    wait_for(lambda: parts.cluster.agents() == agents, "the agent to register")
-    assert is_alive(pid)
-    ask(framework, task)
-    assert brief(framework.status(task)) == (
-        "TASK_RUNNING",
-        "SOURCE_MASTER",
-        "REASON_RECONCILIATION",
-    )
-    gate.write_text("go\n")
-    told = framework.run_until(task)
-    assert (told["state"], told["message"]) == ("TASK_FAILED", "Command exited with status 5")
-    framework.call("REVIVE")
-    assert framework.run_until(framework.launch("true"))["state"] == "TASK_FINISHED"
-
-
-def test_what_a_running_task_uses_is_not_offered_by_the_new_master(
-    parts: Parts, make_framework: Make
-) -> None:
-    framework = make_framework(parts.cluster).subscribe()
-    running(framework, cpus=3)
-    parts.end(parts.cluster.master)
-    again(framework)
-    cpus = [each for each in framework.offer()["resources"] if each["name"] == "cpus"]
-    assert cpus[0]["scalar"]["value"] == 1.0
-
-
-def test_a_new_master_says_nothing_of_agents_that_may_still_come_back(
-    start_local: Start, make_framework: Make
-) -> None:
-    parts = Parts(start_local(*TIMES, "--agent-reregister-s", "2"))
     framework = make_framework(parts.cluster).subscribe()
     task = running(framework)
-    agent = parts.agent_of(task)
+    agent, agent_id = parts.agent_of(task), task["agent_id"]
     parts.send(agent, signal.SIGSTOP)
-    try:
-        parts.end(parts.cluster.master)
-        again(framework)
-        recovered = parts.cluster.get("/slaves").json["recovered_slaves"]
-        assert [each["id"] for each in recovered] == [task["agent_id"]["value"]]
-        ask(framework, task)
-        ask(framework, task, with_agent=False)
-        framework.none(lambda event: event["type"] == "UPDATE", 0.5)
-        assert framework.until(is_failure)["failure"] == {"agent_id": task["agent_id"]}
-        ask(framework, task)
-        assert framework.status(task)["state"] == "TASK_UNREACHABLE"
-        ask(framework, task, with_agent=False)
-        assert framework.status(task)["state"] == "TASK_UNKNOWN"
-    finally:
-        parts.send(agent, signal.SIGCONT)
-    wait_for(lambda: task["agent_id"]["value"] in parts.cluster.agents(), "the agent")
-    ask(framework, task)
-    assert framework.status(task)["state"] == "TASK_RUNNING"
-
-
-def test_master_and_agent_killed_together_are_the_same_again(
-    parts: Parts, make_framework: Make
-) -> None:
-    framework = make_framework(parts.cluster).subscribe()
-    task = running(framework)
-    told, agents = parts.announced, parts.cluster.agents()
-    parts.send(parts.agent_of(task), signal.SIGKILL)
-    parts.end(told["master"])
-    wait_for(lambda: parts.announced["pids"]["agents"] != told["pids"]["agents"], "the agent")
-    again(framework)
-    while (last := framework.status(task))["state"] != "TASK_GONE":
-        framework.acknowledge(last)
-    assert last["reason"] == "REASON_AGENT_RESTARTED"
-    assert parts.cluster.agents() == agents
-    now = parts.announced
-    assert {**now, "pids": None} == {**told, "pids": None}
-
-
-# --- the keeper ---
-
-
-def test_parts_that_are_killed_before_they_are_ready_are_started_again(
-    parts: Parts, make_framework: Make
-) -> None:
-    keeper = parts.announced["pid"]
-    below = Path(f"/proc/{keeper}/task/{keeper}/children")
-    for _ in range(20):
-        for pid in map(int, below.read_text().split()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)  # long enough for some to be started, too short to be ready
-    wait_for(parts.whole, "all parts")
-    framework = make_framework(parts.cluster).subscribe()
-    assert framework.run_until(framework.launch("true"))["state"] == "TASK_FINISHED"
-
-
-def test_a_stranger_on_the_link_changes_nothing(parts: Parts, make_framework: Make) -> None:
-    framework = make_framework(parts.cluster).subscribe()
-    task, agents = running(framework), parts.cluster.agents()
-    assert parts.cluster.work_dir is not None
-    path = parts.cluster.work_dir / "meta" / "links"
-    assert path.stat().st_mode & 0o777 == 0o600
-    for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\5\3\0\0\0\0", bytes(100), b"\xff" * 9):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
-            stranger.connect(str(path))
-            stranger.sendall(nonsense)
-            stranger.settimeout(10)
-            assert stranger.recv(1) == b""
-    assert parts.cluster.agents() == agents
-    ask(framework, task)
-    assert framework.status(task)["state"] == "TASK_RUNNING"
-
-
-def test_nothing_outlives_a_killed_keeper(start_local: Start, make_framework: Make) -> None:
-    parts = Parts(start_local(*TIMES, "--agents", "2"))
-    framework = make_framework(parts.cluster).subscribe()
-    task = running(framework, "echo $$; exec sleep 60")
-    told = parts.announced["pids"]
-    everything = [sleeper(framework, task), told["master"], *told["agents"]]
-    for agent in told["agents"]:
-        os.kill(agent, signal.SIGSTOP)
-    parts.cluster.kill()
-    framework.stream_id = ""
-    wait_for(lambda: not any(map(is_alive, everything)), "the end of all")
+    call = {"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": agent_id}}
+    assert parts.cluster.post("/api/v1", call).status == 200
+    framework.until(is_failure)
+    parts.end(agent)
+    assert framework.offer()["agent_id"] != agent_id
+    assert agent_id["value"] not in parts.cluster.agents()

@@ -1,19 +1,25 @@
 """What survives `kill -9` of local Mesos, and what does not live on after it."""
 
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import contract_cluster
 import pytest
-from contract_cluster import SHORT, Cluster, wait_for
+from contract_cluster import Cluster, wait_for
 from contract_framework import Framework
 
 pytestmark = pytest.mark.local_mesos("lost")
 Make = Callable[..., Framework]
 Start = Callable[..., Cluster]
+
+# Seconds to sleep, by which the tests' sleepers are found; another run has others.
+OWN = f"31.{os.getpid():08}"
+SLEEPER = f"sleep\0{OWN}"
 
 
 def restart(cluster: Cluster, start_local: Start) -> None:
@@ -34,10 +40,10 @@ def is_alive(mark: str) -> bool:
     return False
 
 
-def running(framework: Framework, mark: str, **more: Any) -> dict[str, Any]:
-    task = framework.launch(f"exec sleep {mark}", **more)
+def running(framework: Framework) -> dict[str, Any]:
+    task = framework.launch(f"exec sleep {OWN}")
     framework.run_until(task, "TASK_RUNNING")
-    wait_for(lambda: is_alive(f"sleep\0{mark}"), "the sleeper")
+    wait_for(lambda: is_alive(SLEEPER), "the sleeper")
     return task
 
 
@@ -47,7 +53,7 @@ def test_ids_stay_and_a_task_that_died_is_told_as_gone(
     cluster = start_local()
     framework = make_framework(cluster).subscribe()
     known, agents = framework.framework_id, set(cluster.agents())
-    task = running(framework, "31.4151")
+    task = running(framework)
     restart(cluster, start_local)
     framework.disconnect()
     framework.subscribe()
@@ -60,7 +66,7 @@ def test_ids_stay_and_a_task_that_died_is_told_as_gone(
     framework.call("RECONCILE", reconcile={"tasks": [{"task_id": task["task_id"]}]})
     assert framework.status(task)["state"] == "TASK_GONE"
     framework.acknowledge(told)
-    assert not is_alive("sleep\0" + "31.4151")
+    assert not is_alive(SLEEPER)
     framework.call("RECONCILE", reconcile={"tasks": [{"task_id": task["task_id"]}]})
     assert framework.status(task)["state"] == "TASK_UNKNOWN"
 
@@ -68,7 +74,7 @@ def test_ids_stay_and_a_task_that_died_is_told_as_gone(
 def test_a_legacy_framework_is_told_lost(start_local: Start, make_framework: Make) -> None:
     cluster = start_local()
     framework = make_framework(cluster, capabilities=[]).subscribe()
-    task = running(framework, "31.4152")
+    task = running(framework)
     restart(cluster, start_local)
     framework.disconnect()
     framework.subscribe()
@@ -129,12 +135,12 @@ def test_no_process_of_a_task_outlives_a_killed_local_mesos(
     framework = make_framework(cluster).subscribe()
     # One hides its environment, one its session, one both and its parent too.
     task = framework.launch(
-        "env -i sleep 31.4154 & setsid sleep 31.4154 & (setsid sleep 31.4154 &) ; sleep 31.4154"
+        f"env -i sleep {OWN} & setsid sleep {OWN} & (setsid sleep {OWN} &) ; sleep {OWN}"
     )
     framework.run_until(task, "TASK_RUNNING")
-    wait_for(lambda: is_alive("sleep\00031.4154"), "the sleepers")
+    wait_for(lambda: is_alive(SLEEPER), "the sleepers")
     cluster.kill()
-    wait_for(lambda: not is_alive("sleep\00031.4154"), "the guard to kill them", 5)
+    wait_for(lambda: not is_alive(SLEEPER), "the guard to kill them", 5)
     framework.stream_id = ""
 
 
@@ -143,11 +149,11 @@ def test_sigterm_ends_the_tasks_and_leaves_nothing(
 ) -> None:
     cluster = start_local()
     framework = make_framework(cluster).subscribe()
-    task = framework.launch("trap '' TERM; setsid sleep 31.4155 & while :; do sleep 0.1; done")
+    task = framework.launch(f"trap '' TERM; setsid sleep {OWN} & while :; do sleep 0.1; done")
     framework.run_until(task, "TASK_RUNNING")
-    wait_for(lambda: is_alive("sleep\00031.4155"), "the sleeper")
+    wait_for(lambda: is_alive(SLEEPER), "the sleeper")
     cluster.stop()
-    assert not is_alive("sleep\00031.4155")
+    assert not is_alive(SLEEPER)
     assert not is_alive(str(cluster.work_dir))
     framework.stream_id = ""
 
@@ -170,7 +176,27 @@ def test_a_fetch_that_hangs_does_not_hold_up_the_end(
     framework.stream_id = ""
 
 
-def test_a_second_process_on_the_same_folder_is_refused(start_local: Start, tmp_path: Path) -> None:
-    start_local()
-    with pytest.raises(AssertionError, match="ended at once"):
-        contract_cluster.start(tmp_path, *SHORT)
+def start_again(announced: Path, *options: str) -> int:
+    """Start another keeper on the folder of `announced`; return its exit status."""
+    command = [sys.executable, "-m", "scale.localmesos", "--work-dir", str(announced.parent)]
+    command += ["--announce-file", str(announced), *options]
+    quiet = subprocess.DEVNULL
+    return subprocess.run(command, stdout=quiet, stderr=quiet, timeout=40).returncode
+
+
+def test_a_second_keeper_of_the_same_folder_is_refused_and_changes_nothing(
+    start_local: Start, tmp_path: Path
+) -> None:
+    cluster, announced = start_local(), tmp_path / "announced"
+    before = announced.read_bytes()
+    assert start_again(announced) == 1
+    assert announced.read_bytes() == before
+    assert cluster.agents()
+
+
+def test_what_an_earlier_run_announced_is_gone_before_anything_is_started(tmp_path: Path) -> None:
+    announced = tmp_path / "announced"
+    announced.write_text('{"master":"127.0.0.1:1","agents":[],"pid":1,"pids":{}}')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert start_again(announced, "--port", str(taken.getsockname()[1])) == 1
+    assert not announced.exists()

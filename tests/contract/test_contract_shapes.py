@@ -4,7 +4,8 @@ A number with a point there is a `float` here. What is listed must be there. Loc
 nothing else either, a real cluster may.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ OFFER = {
 }
 NETWORK = {"ip_addresses": [{"protocol": str, "ip_address": str}]}
 CONTAINER = {"container_id": ID, "network_infos": [NETWORK], "executor_pid?": int}
+SHOWN_CONTAINER = {"container_id": ID, "network_infos": [NETWORK]}
 
 BY_MASTER = {
     "task_id": ID,
@@ -84,14 +86,18 @@ FULL_SLAVE = {
     **SLAVE,
     "reserved_resources_full": {},
     "unreserved_resources_full": [RESOURCE],
-    "used_resources_full": [{**RESOURCE, "allocation_info?": {"role": str}}],
+    "used_resources_full": [ALLOCATED],
     "offered_resources_full": [ALLOCATED],
 }
+LABEL = {"key": str, "value": str}
+PORT = {"number": int, "name": str, "protocol": str}
 TASK = {
     **dict.fromkeys(("id", "name", "framework_id", "executor_id", "slave_id", "state"), str),
     "role": str,
     "resources": AMOUNTS,
-    "statuses": [{"state": str, "timestamp": float, "container_status?": CONTAINER}],
+    "statuses": [{"state": str, "timestamp": float, "container_status?": SHOWN_CONTAINER}],
+    "labels?": [LABEL],
+    "discovery?": {"visibility": str, "name": str, "ports": {"ports": [PORT]}},
 }
 FRAMEWORK = {
     **dict.fromkeys(("id", "name", "hostname", "webui_url", "user", "role"), str),
@@ -113,6 +119,8 @@ FRAMEWORK = {
     "unreachable_tasks": [TASK],
     "offers": [None],
     "executors": [None],
+    "offer_constraints": {},
+    "labels?": [LABEL],
 }
 VERSION = {"version": str, "build_date": str, "build_time": float, "build_user": str}
 STATE = {
@@ -134,9 +142,19 @@ STATE = {
 EXECUTOR = {
     **dict.fromkeys(("id", "name", "source", "container", "directory", "role"), str),
     "resources": AMOUNTS,
-    "tasks": [None],
-    "queued_tasks": [None],
-    "completed_tasks": [None],
+    "labels?": [LABEL],
+    "tasks": [TASK],
+    "queued_tasks": [TASK],
+    "completed_tasks": [TASK],
+}
+OF_AGENT = {
+    **dict.fromkeys(("id", "name", "user", "hostname"), str),
+    "principal?": str,
+    "failover_timeout": float,
+    "checkpoint": bool,
+    "roles": [str],
+    "executors": [EXECUTOR],
+    "completed_executors": [EXECUTOR],
 }
 AGENT_STATE = {
     **VERSION,
@@ -148,9 +166,49 @@ AGENT_STATE = {
     "resources": AMOUNTS,
     "unreserved_resources": AMOUNTS,
     "reserved_resources": {},
-    "frameworks": [None],
+    "unreserved_resources_full": [RESOURCE],
+    "reserved_resources_full": {},
+    "unreserved_resources_allocated": AMOUNTS,
+    "reserved_resources_allocated": {},
+    "resource_providers": [None],
+    "frameworks": [OF_AGENT],
     "completed_frameworks": [None],
 }
+STATISTICS = {
+    "timestamp": float,
+    **{f"cpus_{name}": float for name in ("user_time_secs", "system_time_secs", "soft_limit")},
+    **{f"mem_{name}_bytes": int for name in ("limit", "soft_limit", "rss")},
+}
+SHOWN_STATUS = {"container_id": ID, "executor_pid": int}
+MONITORED = {
+    **dict.fromkeys(("executor_id", "executor_name", "framework_id", "source"), str),
+    "statistics": STATISTICS,
+}
+UNRESERVED = {name: kind for name, kind in RESOURCE.items() if name != "role"}
+AGENT_INFO = {"hostname": str, "port": int, "resources": [UNRESERVED], "id": ID}
+V1_AGENT = {
+    "agent_info": {**AGENT_INFO, "checkpoint": bool},
+    "active": bool,
+    "deactivated": bool,
+    **dict.fromkeys(("version", "pid"), str),
+    "registered_time": {"nanoseconds": int},
+    "reregistered_time?": {"nanoseconds": int},
+    "total_resources": [RESOURCE],
+    "allocated_resources": [ALLOCATED],
+    "offered_resources": [ALLOCATED],
+    "capabilities": [{"type": str}],
+}
+V1_CONTAINER = {
+    **dict.fromkeys(("framework_id", "executor_id", "container_id"), ID),
+    "executor_name": str,
+    "container_status": SHOWN_STATUS,
+    "resource_statistics": STATISTICS,
+}
+METRIC = re.compile(
+    r"master/(uptime_secs|elected|outstanding_offers|tasks_[a-z_]+|slaves_[a-z]+|frameworks_[a-z]+"
+    r"|(cpus|mem|disk|gpus)_(total|used|percent))"
+    r"|system/(cpus_total|load_\d+min|mem_(total|free)_bytes)"
+)
 FILE = {"path": str, "nlink": int, "size": int, "mtime": float, "mode": str, "uid": str, "gid": str}
 FILE_INFO = {**FILE, "mtime": {"nanoseconds": int}, "mode": int}
 
@@ -250,6 +308,7 @@ def test_what_the_master_shows(cluster: Cluster, framework: Framework) -> None:
     agrees(cluster.get("/version").json, VERSION)
     metrics = cluster.get("/metrics/snapshot").json
     assert all(type(value) is float for value in metrics.values())
+    assert ONLY_GIVEN or [name for name in metrics if not METRIC.fullmatch(name)] == []
 
 
 def test_a_single_slave_can_be_asked_for(cluster: Cluster) -> None:
@@ -267,7 +326,8 @@ def test_what_an_agent_shows(cluster: Cluster, framework: Framework) -> None:
     agrees(state, AGENT_STATE if not ONLY_GIVEN else {**AGENT_STATE, "log_dir?": str})
     [mine] = [each for each in state["frameworks"] if each["id"] == framework.framework_id]
     [executor] = mine["executors"]
-    agrees(executor, EXECUTOR)
+    [shown] = executor["tasks"]
+    assert [each["state"] for each in shown["statuses"]] == ["TASK_STARTING", "TASK_RUNNING"]
     path = framework.sandbox(task)
     agrees(cluster.get(f"/files/browse?path={path}", to=agent).json, [FILE])
     call = {"type": "LIST_FILES", "list_files": {"path": path}}
@@ -284,8 +344,86 @@ def test_what_operator_calls_answer(cluster: Cluster) -> None:
         (cluster.master, "GET_HEALTH", {"healthy": bool}),
         (cluster.master, "GET_VERSION", {"version_info": VERSION}),
         (cluster.master, "GET_METRICS", {"metrics": [{"name": str, "value": float}]}),
+        (cluster.master, "GET_AGENTS", {"agents": [V1_AGENT], "recovered_agents": [None]}),
         (agent, "GET_HEALTH", {"healthy": bool}),
         (agent, "GET_VERSION", {"version_info": VERSION}),
+        (agent, "GET_AGENT", {"agent_info": AGENT_INFO}),
     ):
         answer = cluster.post("/api/v1", {"type": kind}, to=address).json
         agrees(answer, {"type": str, kind.lower(): shape})
+
+
+def test_what_runs_is_shown_in_the_form_of_each_api(cluster: Cluster, framework: Framework) -> None:
+    task = framework.launch("sleep 100", cpus=0.2, mem=64)
+    status = framework.run_until(task, "TASK_RUNNING")
+    agent = cluster.agents()[task["agent_id"]["value"]]
+    container = status["container_status"]["container_id"]
+    legacy = cluster.get(f"/containers?container_id={container['value']}", to=agent).json
+    agrees(legacy, [{**MONITORED, "container_id": str, "status": SHOWN_STATUS}])
+    assert [each["container_id"] for each in legacy] == [container["value"]]
+    monitored = cluster.get("/monitor/statistics", to=agent).json
+    agrees(monitored, [MONITORED])
+    assert task["name"] in {each["executor_id"] for each in monitored}
+    answer = cluster.post("/api/v1", {"type": "GET_CONTAINERS"}, to=agent).json
+    agrees(answer, {"type": str, "get_containers": {"containers": [V1_CONTAINER]}})
+    [mine] = [
+        each for each in answer["get_containers"]["containers"] if each["container_id"] == container
+    ]
+    assert mine["framework_id"] == {"value": framework.framework_id}
+    assert mine["executor_id"] == task["task_id"]
+    # The agent adds a tenth of a core and 32 MiB to what the task asked for (section 6.1).
+    used = mine["resource_statistics"]
+    assert used["cpus_soft_limit"] == pytest.approx(0.3)
+    assert used["mem_limit_bytes"] == used["mem_soft_limit_bytes"] == 96 << 20
+    state = cluster.get("/state", to=agent).json
+    [executor] = [
+        each for shown in state["frameworks"] for each in shown["executors"]
+        if each["id"] == task["name"]
+    ]  # fmt: skip
+    assert executor["resources"]["cpus"] == pytest.approx(0.3)
+    assert executor["resources"]["mem"] == 96
+    assert executor["tasks"][0]["resources"]["mem"] == 64
+    assert state["unreserved_resources_allocated"]["mem"] >= 96
+
+
+def test_what_is_used_is_shown_by_role(cluster: Cluster, framework: Framework) -> None:
+    task = framework.launch("sleep 100")
+    framework.run_until(task, "TASK_RUNNING")
+    [slave] = cluster.get(f"/slaves?slave_id={task['agent_id']['value']}").json["slaves"]
+    assert {each["allocation_info"]["role"] for each in slave["used_resources_full"]} == {"*"}
+    agents = cluster.post("/api/v1", {"type": "GET_AGENTS"}).json["get_agents"]["agents"]
+    [mine] = [each for each in agents if each["agent_info"]["id"] == task["agent_id"]]
+    assert mine["allocated_resources"] == slave["used_resources_full"]
+    cpus = [each for each in mine["allocated_resources"] if each["name"] == "cpus"]
+    assert sum(each["scalar"]["value"] for each in cpus) >= 0.1
+
+
+def test_labels_and_discovery_are_shown_as_they_were_given(
+    cluster: Cluster, make_framework: Callable[..., Framework]
+) -> None:
+    of_framework = {"labels": [{"key": "lk", "value": "lv"}]}
+    framework = make_framework(labels=of_framework).subscribe()
+    ports = {"ports": [{"number": 31001, "name": "grpc", "protocol": "tcp"}]}
+    discovery = {"visibility": "CLUSTER", "name": "svc", "ports": ports}
+    labels = {"labels": [{"key": "a", "value": "b"}]}
+    task = framework.launch("sleep 100", labels=labels, discovery=discovery)
+    framework.run_until(task, "TASK_RUNNING")
+    frameworks = cluster.get("/state").json["frameworks"]
+    [mine] = [each for each in frameworks if each["id"] == framework.framework_id]
+    assert mine["labels"] == of_framework["labels"]
+    agent = cluster.agents()[task["agent_id"]["value"]]
+    [there] = [
+        each for each in cluster.get("/state", to=agent).json["frameworks"]
+        if each["id"] == framework.framework_id
+    ]  # fmt: skip
+    assert there["executors"][0]["labels"] == labels["labels"]
+    for shown in (mine["tasks"][0], there["executors"][0]["tasks"][0]):
+        assert (shown["labels"], shown["discovery"]) == (labels["labels"], discovery)
+
+
+def test_in_the_v1_api_an_empty_list_is_left_out(cluster: Cluster, framework: Framework) -> None:
+    task = framework.launch("mkdir empty")
+    framework.run_until(task)
+    agent = cluster.agents()[task["agent_id"]["value"]]
+    call = {"type": "LIST_FILES", "list_files": {"path": f"{framework.sandbox(task)}/empty"}}
+    assert cluster.post("/api/v1", call, to=agent).json == {"type": "LIST_FILES", "list_files": {}}

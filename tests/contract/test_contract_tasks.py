@@ -101,8 +101,9 @@ def launch_as(framework: Framework, user: str, command: str) -> dict[str, Any]:
     return framework.launch_on(offer, command, command={"user": user})
 
 
-def test_an_unknown_user_fails_the_task(framework: Framework) -> None:
-    task = launch_as(framework, "no-such-user", "true")
+@pytest.mark.parametrize("user", ["no-such-user", "no-such-user\0"])
+def test_an_unknown_user_fails_the_task(framework: Framework, user: str) -> None:
+    task = launch_as(framework, user, "true")
     status = framework.run_until(task)
     assert (status["state"], status["reason"]) == ("TASK_FAILED", "REASON_CONTAINER_LAUNCH_FAILED")
     assert "no-such-user" in status["message"]
@@ -211,6 +212,15 @@ def test_a_task_may_not_live_longer_than_its_max_completion_time(framework: Fram
     assert status["source"] == "SOURCE_EXECUTOR"
 
 
+def test_a_task_that_lived_too_long_is_asked_to_end_before_it_is_made_to(
+    framework: Framework,
+) -> None:
+    task = framework.launch("sleep 100", max_completion_time={"nanoseconds": 3 * 10**8})
+    status = framework.run_until(task)
+    assert status["reason"] == "REASON_MAX_COMPLETION_TIME_REACHED"
+    assert status["message"] == "Command terminated with signal Terminated"
+
+
 @pytest.mark.local_mesos("limits")
 def test_a_task_over_its_memory_is_failed_and_told_how_much(framework: Framework) -> None:
     code = "import time; x = bytearray(200 << 20); time.sleep(60)"
@@ -220,6 +230,14 @@ def test_a_task_over_its_memory_is_failed_and_told_how_much(framework: Framework
     assert status["source"] == "SOURCE_AGENT"
     assert status["message"].startswith("Memory limit exceeded: Requested: 40MB Maximum Used: ")
     assert status["limitation"]["resources"][0]["scalar"]["value"] == 40
+
+
+def test_an_infinite_limit_is_none(framework: Framework) -> None:
+    endless = {"value": "Infinity"}
+    code = "import time; x = bytearray(200 << 20); time.sleep(0.6)"
+    task = framework.launch(f"python3 -c '{code}'", limits={"cpus": endless, "mem": endless})
+    assert framework.run_until(task, "TASK_RUNNING")["state"] == "TASK_RUNNING"
+    assert framework.run_until(task)["state"] == "TASK_FINISHED"
 
 
 @pytest.mark.local_mesos("limits")
@@ -232,7 +250,11 @@ def test_a_task_over_its_disk_is_failed_and_told_how_much(framework: Framework) 
     assert status["reason"] == "REASON_CONTAINER_LIMITATION_DISK"
     assert status["message"].startswith("Disk usage (")
     assert status["message"].endswith(") exceeds quota (10MB)")
-    assert status["limitation"]["resources"][0]["scalar"]["value"] == 10
+    [limit] = status["limitation"]["resources"]
+    assert (limit["scalar"]["value"], limit["allocation_info"]) == (10, {"role": "*"})
+
+
+OWN = f"4242.{os.getpid():08}"  # seconds, by which our sleepers differ from another run's
 
 
 @pytest.mark.local_mesos("cleared")
@@ -240,17 +262,17 @@ def test_what_a_task_leaves_behind_is_killed_even_if_it_hid(
     cluster: Cluster, framework: Framework
 ) -> None:
     # A new session, a double fork and no environment: nothing but descent tells whose it is.
-    hidden = "(setsid env -i sleep 4242 & ) ; setsid sleep 4242 & sleep 4242 & sleep 0.2"
+    hidden = f"(setsid env -i sleep {OWN} & ) ; setsid sleep {OWN} & sleep {OWN} & sleep 0.2"
     task = framework.launch(f"{hidden}; echo $$")
     assert framework.run_until(task)["state"] == "TASK_FINISHED"
     wait_for(lambda: not sleepers(), "the sleepers to be gone", 3)
 
 
 def sleepers() -> list[str]:
-    found = []
+    found, mark = [], f"sleep\0{OWN}".encode()
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and b"sleep\x004242" in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and mark in (entry / "cmdline").read_bytes():
                 found.append(entry.name)
         except OSError:
             continue

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 
+from scale.localmesos.agent import Agent
 from scale.localmesos.messages import BadFrame
+from scale.localmesos.place import Home
 from scale.localmesos.recovery import Found, Registry, read_agent
 from scale.localmesos.report import Report, TaskReport, decode_report, encode_report
 from scale.localmesos.resources import Resources
@@ -183,6 +186,38 @@ def test_a_status_without_what_each_has_is_refused(missing: str) -> None:
     told = {name: value for name, value in status("1", "TASK_RUNNING").items() if name != missing}
     with pytest.raises((LookupError, TypeError)):
         make_update("f", orjson.dumps(told))
+
+
+# --- what is told ---
+
+
+class SlowDisk:
+    """A journal whose records are safe when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def append(self, _: bytes, then: Callable[[], None] | None = None) -> None:
+        if then is not None:
+            self.waiting.append(then)
+
+
+def test_an_update_is_told_when_it_is_on_the_disk_and_not_before(tmp_path: Path) -> None:
+    async def run() -> None:
+        disk, told = SlowDisk(), list[Update]()
+        place = Home("a", "host", "127.0.0.1", 1, Resources(), tmp_path)
+        tools: Any = SimpleNamespace(
+            journal=disk, children=None, threads=None, docker=None, ack_retry_s=60, gc_delay_s=60
+        )
+        master: Any = SimpleNamespace(forward=told.append)
+        agent = Agent(place, tools, master)
+        agent.missing(("f", "t"), "TASK_DROPPED")
+        assert told == []
+        disk.waiting.pop()()
+        assert [each.status["state"] for each in told] == ["TASK_DROPPED"]
+        agent.streams.forget(("f", "t"))
+
+    asyncio.run(run())
 
 
 # --- streams ---

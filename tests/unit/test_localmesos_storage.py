@@ -1,7 +1,10 @@
 """The journal, sandboxes and what may be read of them, archives."""
 
 import asyncio
+import gzip
+import lzma
 import os
+import random
 import tarfile
 import threading
 import zipfile
@@ -46,10 +49,31 @@ def test_what_was_appended_is_read_again(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", [b'{"n":', bytes(5000), b'{"n":' + bytes(5000), b'{"n":3'])
+def test_a_torn_last_line_is_left_out(tmp_path: Path, rest: bytes) -> None:
     path = tmp_path / "journal"
-    path.write_bytes(b'{"n":1}\n{"n":2}\n{"n":' + bytes(5000))
+    path.write_bytes(b'{"n":1}\n{"n":2}\n' + rest)
     assert read_lines(path) == [{"n": 1}, {"n": 2}]
+
+
+def test_nothing_counts_that_stands_after_a_gap(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b'{"n":1}\n' + bytes(4096) + b'\n{"n":3}\n')
+    assert read_lines(path) == [{"n": 1}]
+
+
+def test_a_journal_is_replaced_when_the_new_one_is_on_the_disk_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError("the disk is gone")
+
+    path = tmp_path / "journal"
+    write(path, [{"n": 1}])
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write(path, [], snapshot=[{"n": 2}])
+    assert read_lines(path) == [{"n": 1}]
 
 
 def test_a_long_journal_is_replaced_by_its_snapshot_and_loses_nothing(tmp_path: Path) -> None:
@@ -245,6 +269,10 @@ def test_files_are_copied_named_and_unpacked(tmp_path: Path) -> None:
         {"value": "/etc/hostname", "output_file": "/abs"},
         {"value": "/etc/hostname", "output_file": "../up"},
         {"value": "http://"},
+        {"value": "http://[bad"},
+        {"value": "http://127.0.0.1:99999/x"},
+        {"value": "http://127.0.0.1:1/two words"},
+        {"value": "/etc/hostname", "output_file": "nul\0"},
     ],
 )
 def test_a_uri_that_cannot_be_fetched_is_told(tmp_path: Path, uri: dict[str, Any]) -> None:
@@ -252,9 +280,51 @@ def test_a_uri_that_cannot_be_fetched_is_told(tmp_path: Path, uri: dict[str, Any
         fetch(tmp_path, uri)
 
 
-def test_a_failed_fetch_shows_no_secret(tmp_path: Path) -> None:
+def encrypted(archive: Path) -> None:
+    """Mark the only member of a zip file as encrypted, in both of its headers."""
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\3\4") + 6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["gz", "tar.gz", "tar.xz", "zip"])
+def test_a_broken_archive_is_told(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / f"broken.{kind}", tmp_path / "run"
+    target.mkdir()
+    noise = random.Random(1).randbytes(50_000).hex().encode()
+    if kind == "zip":
+        evil_zip(tmp_path, lambda archive: archive.writestr("x", noise)).rename(path)
+        encrypted(path)
+    else:
+        pack = lzma.compress if kind == "tar.xz" else gzip.compress
+        inner = tar_of_bytes(noise) if kind.startswith("tar") else noise
+        whole = bytearray(pack(inner))
+        whole[20_000:20_100] = bytes(100)
+        path.write_bytes(whole)
+    with pytest.raises(FetchFailed, match="broken"):
+        fetch(target, {"value": str(path)})
+
+
+def tar_of_bytes(content: bytes) -> bytes:
+    into = BytesIO()
+    with tarfile.open(fileobj=into, mode="w") as archive:
+        archive.addfile(tar_entry("x", size=len(content)), BytesIO(content))
+    return into.getvalue()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp://user:hidden@example.org/x?token=hidden",
+        "http://user:hidden@example.org/two words?token=hidden",
+        "http://user:hidden@exampl\u2100.org/x",
+        "http://user:hidden@[bad/x",
+    ],
+)
+def test_a_failed_fetch_shows_no_secret(tmp_path: Path, uri: str) -> None:
     with pytest.raises(FetchFailed) as caught:
-        fetch(tmp_path, {"value": "ftp://user:hidden@example.org/x?token=hidden"})
+        fetch(tmp_path, {"value": uri})
     assert "hidden" not in str(caught.value)
 
 
