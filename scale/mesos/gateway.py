@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from scale.core.cluster import Agent, ClusterEvent, TaskRef, TaskSpec, TaskUpdate
@@ -134,10 +135,14 @@ class MesosGateway:
         self._running().reconcile(tasks)
 
     def agents(self) -> list[Agent]:
-        """Ask the leading master; agents that are away or being drained are left out."""
+        """Ask the leading master; agents that are away or being drained are left out.
+
+        Takes no longer than one call, however often it is sent elsewhere.
+        """
         address = self._running().session.master
+        until = monotonic() + self._call_timeout_s
         for _ in range(MAX_REDIRECTS):
-            status, where, body = self._get(address, "/slaves")
+            status, where, body = self._get(address, "/slaves", until - monotonic())
             if status == 200:
                 return _agents(body)
             if status != 307 or where is None:
@@ -157,12 +162,12 @@ class MesosGateway:
             raise GatewayError("the Mesos gateway is not started")
         return self._driver
 
-    def _get(self, address: str, path: str) -> tuple[int, str | None, bytes]:
+    def _get(self, address: str, path: str, timeout_s: float) -> tuple[int, str | None, bytes]:
         """Return status, address to go to instead, body."""
         host, _, port = address.rpartition(":")
         headers = {"Host": address, "Authorization": self._authorization}
         connection = HttpConnection(
-            host, int(port), timeout_s=self._call_timeout_s, max_body_bytes=MAX_AGENTS_BYTES
+            host, int(port), timeout_s=timeout_s, max_body_bytes=MAX_AGENTS_BYTES
         )
         try:
             [answer] = connection.exchange([with_body(request_head("GET", path, headers))])
@@ -176,5 +181,5 @@ class MesosGateway:
 def _agents(body: bytes) -> list[Agent]:
     try:
         return translate.agents(parse(body))
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise GatewayError(f"the Mesos master's list of agents makes no sense: {error}") from error

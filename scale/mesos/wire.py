@@ -112,6 +112,8 @@ class HttpConnection:
             answers.feed(data)
         if not answers.keep_alive:
             self.close()
+        if len(answers.complete) > count:
+            raise WireError("the peer answers what was not asked")
         return answers.taken()
 
     def interrupt(self) -> None:

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from scale.core.cluster import ALIVE, TaskRef, TaskSpec, TaskState, TaskUpdate
 from scale.job.models import JobExecution
 from scale.job.orders import CLEANUP_BATCH, cleanup_task
+from scale.scheduler.selectors import first_those
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,15 @@ _PAUSE: Final = timedelta(seconds=15)
 TIMEOUT_S: Final = 900.0
 
 
-def owed_cleanups() -> dict[str, list[JobExecution]]:
-    """Return executions whose folder waits for removal, by agents that are there; one query."""
+def owed_cleanups(agent_ids: Collection[str]) -> dict[str, list[JobExecution]]:
+    """Return executions whose folder waits for removal, by agents that are there; one query.
+
+    Those on these agents come before the others, which must not crowd them out.
+    """
     owed: dict[str, list[JobExecution]] = defaultdict(list)
     rows = _waiting().select_related("node").only("uuid", "node__slave_id")
-    for row in rows.order_by("id")[:_ROUND_LIMIT]:
+    order = first_those(Q(node__slave_id__in=agent_ids)), "id"
+    for row in rows.order_by(*order)[:_ROUND_LIMIT]:
         if row.node:
             owed[row.node.slave_id].append(row)
     return owed
@@ -74,46 +79,62 @@ def note_cleanups(updates: Collection[TaskUpdate], *, now: datetime) -> set[str]
 
     What did not end well is owed again: after a pause if it failed, at once if it was lost.
     """
-    done, failed, again = [], [], []
+    done, failed, lost = [], [], []
     for update in updates:
         if update.state is TaskState.FINISHED:
             done.append(update.task_id)
-        elif update.state is TaskState.FAILED:
+        elif update.state in (TaskState.FAILED, TaskState.ERROR):
             failed.append(update.task_id)
         elif update.state not in ALIVE and update.state is not TaskState.UNREACHABLE:
-            again.append(update.task_id)
+            lost.append(update.task_id)
     strays = _strays({update.task_id for update in updates if update.state in ALIVE})
     if done:
         JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=done).update(
             cleanup_owed=False, cleanup_deadline=None
         )
     if failed:
-        _owe_again(failed, pause_from=now)
-    if again:
-        _owe_again(again, pause_from=None)
+        _note_failed(failed, now)
+    if lost:
+        _note_lost(lost, now)
     return strays
 
 
-def _owe_again(task_ids: Collection[str], *, pause_from: datetime | None) -> None:
+def _of(task_ids: Collection[str]) -> QuerySet[JobExecution]:
+    return JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=task_ids)
+
+
+def _note_failed(task_ids: Collection[str], now: datetime) -> None:
     """Let the folders of these clean-ups be owed again, or given up after too many tries."""
-    failed = JobExecution.objects.filter(cleanup_owed=True, cleanup_task_id__in=task_ids)
+    failed = _of(task_ids)
     left = failed.filter(cleanup_tries__gte=_MAX_TRIES).update(
         cleanup_owed=False, cleanup_deadline=None
     )
     for tries in range(1, _MAX_TRIES):
-        again = pause_from + _PAUSE * tries**3 if pause_from else None
+        again = now + _PAUSE * tries**3
         failed.filter(cleanup_tries=tries).update(cleanup_task_id="", cleanup_deadline=again)
     if left:
         logger.error("work folders could not be removed", extra={"folders": left})
+
+
+def _note_lost(task_ids: Collection[str], now: datetime) -> None:
+    """Let the folders be owed again: at once, but after many losses in a row with a pause.
+
+    Nobody has tried to remove them, so that they are never given up for it.
+    """
+    last = _MAX_TRIES - 1
+    lost = _of(task_ids)
+    often = lost.filter(cleanup_tries__gte=_MAX_TRIES)
+    often.update(cleanup_task_id="", cleanup_tries=last, cleanup_deadline=now + _PAUSE * last**3)
+    lost.update(cleanup_task_id="", cleanup_deadline=None)
 
 
 def give_up_late_cleanups(*, now: datetime) -> list[TaskRef]:
     """Count clean-ups that took too long as failed, and end pauses; return the tasks to kill."""
     due = JobExecution.objects.filter(cleanup_owed=True, cleanup_deadline__lte=now)
     due.filter(cleanup_task_id="").update(cleanup_deadline=None)
-    pairs = set(due.values_list("cleanup_task_id", "agent_id"))
+    pairs = set(due.values_list("cleanup_task_id", "node__slave_id"))
     if pairs:
-        _owe_again([task_id for task_id, _agent_id in pairs], pause_from=now)
+        _note_failed([task_id for task_id, _agent_id in pairs], now)
     return [TaskRef(*pair) for pair in sorted(pairs)]
 
 

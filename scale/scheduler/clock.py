@@ -10,6 +10,7 @@ from typing import Final
 
 from django.db.models import F
 
+from scale.core.lifecycle import Phase, State
 from scale.job.models import JobExecution, JobType
 from scale.node.models import Node
 from scale.scheduler.leader import Leadership
@@ -37,7 +38,10 @@ class Clocks:
 
 
 def shift_deadlines(step: timedelta, leadership: Leadership) -> None:
-    """Move all that waits for a time by a step of the clock; one statement for each kind."""
+    """Move all that waits for a time by a step of the clock; one statement for each kind.
+
+    And when live phases started: how long they have run is counted from there, and shown.
+    """
     with leadership.fenced():
         for model, field in (
             (JobExecution, "deadline"),
@@ -47,3 +51,7 @@ def shift_deadlines(step: timedelta, leadership: Leadership) -> None:
         ):
             waiting = model._default_manager.filter(**{f"{field}__isnull": False})
             waiting.update(**{field: F(field) + step})
+        for phase in Phase:
+            started = f"{phase}_started"
+            running = JobExecution.objects.filter(state=State.RUNNING.value, phase=phase.value)
+            running.update(**{started: F(started) + step})

@@ -29,18 +29,22 @@ class Kills:
         for task in tasks:
             at = sent[task.task_id]
             if at is None or means.monotonic() - at >= KILL_AGAIN_S:
-                means.gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
-                means.count("kills", 1)
+                self.kill(task)
                 self._sent[task.task_id] = means.monotonic()
 
     def send_now(self, tasks: Iterable[TaskRef]) -> None:
         """Kill tasks that no row knows any more; what is not heard is a stray, and killed so."""
         try:
             for task in tasks:
-                self._means.gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
-                self._means.count("kills", 1)
+                self.kill(task)
         except GatewayError as error:
             self._means.failed("late tasks were not killed", error)
+
+    def kill(self, task: TaskRef) -> None:
+        """Kill one task, whoever wants that; raises GatewayError."""
+        self._means.beat()
+        self._means.gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
+        self._means.count("kills", 1)
 
     def next_s(self) -> float | None:
         """Return when the next kill is due on the monotonic clock; None is never."""

@@ -94,7 +94,7 @@ def decide(
 
 def _place_cleanups(offers: Sequence[Offer], decided: Decided, now: datetime) -> list[Offer]:
     """Start one clean-up task on each agent that owes one and has room; return what is left."""
-    owed = owed_cleanups()
+    owed = owed_cleanups({offer.agent_id for offer in offers})
     left = []
     for offer in offers:
         free = offer.free

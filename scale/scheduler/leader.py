@@ -1,21 +1,22 @@
 """One scheduler leads: a PostgreSQL advisory lock, and an epoch that fences the ones before."""
 
 import logging
+import math
 import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import psycopg2
 from django.conf import settings
 from django.db import connection, transaction
-from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
+from psycopg2.extensions import POLL_OK, POLL_READ
 
 from scale.core.errors import LeadershipLost
 from scale.scheduler.models import SchedulerState
-from scale.scheduler.patience import Patience
+from scale.scheduler.patience import DATABASE_ERRORS, Patience
 from scale.wake import WORK_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -71,17 +72,23 @@ class Leadership:
         """Wait until this process leads.
 
         `standing_by` is called if another one leads, before the wait. PostgreSQL may go away and
-        come back meanwhile.
+        come back meanwhile. `now` is when the wait begins.
         """
+        began_s = self._monotonic()
 
         def lead() -> None:
             self._reopen()
             if not self._try_lock():
                 logger.info("another scheduler leads; waiting as standby")
                 standing_by()
-                self._stand_by()
+                try:
+                    self._stand_by()
+                except DATABASE_ERRORS:
+                    self._session.close()  # it is waiting still, and can do nothing else
+                    raise
             self._listen()
-            self._raise_epoch(now=now, is_connected=False)
+            waited = timedelta(seconds=self._monotonic() - began_s)
+            self._raise_epoch(now=now + waited, is_connected=False)
 
         Patience().repeat(lead)
 
@@ -197,7 +204,7 @@ class Leadership:
         try:
             self._session.poll()
             # The server's farewell comes first, then the end of the stream.
-            while select.select([self._session], [], [], 0)[0]:
+            while _is_ready(self._session, select.POLLIN, 0):
                 self._session.poll()
         except psycopg2.Error as error:
             raise LockLost(f"the session with the lock broke: {error}") from None
@@ -223,16 +230,16 @@ def _connect() -> Any:
 def _wait(session: Any, timeout_s: float | None = None) -> bool:
     """Wait for what the session was asked to do; return whether that was done in time."""
     while (state := session.poll()) != POLL_OK:
-        descriptor = [session.fileno()]
-        ready = select.select(
-            descriptor if state == POLL_READ else [],
-            descriptor if state == POLL_WRITE else [],
-            [],
-            timeout_s,
-        )
-        if not any(ready):
+        wanted = select.POLLIN if state == POLL_READ else select.POLLOUT
+        if not _is_ready(session, wanted, timeout_s):
             return False
     return True
+
+
+def _is_ready(session: Any, wanted: int, timeout_s: float | None) -> bool:
+    poller = select.poll()  # unlike select.select, good for descriptors above 1023
+    poller.register(session, wanted)
+    return bool(poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)))
 
 
 def _end_silent_leader() -> None:

@@ -1,14 +1,12 @@
 """The scheduler's round: updates, kills, placement; then it waits for the next thing to happen."""
 
 import logging
-import os
 import selectors
 import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from django.conf import settings
 from django.utils import timezone
 
 from scale.core.cluster import (
@@ -19,11 +17,11 @@ from scale.core.cluster import (
     TaskUpdate,
     UpdateReceived,
 )
-from scale.core.errors import GatewayError
+from scale.core.errors import GatewayError, LeadershipLost
 from scale.core.lifecycle import Event
-from scale.core.resources import Resources
 from scale.failpoints import fail_point
 from scale.scheduler.clock import Clocks, shift_deadlines
+from scale.scheduler.ending import Ending
 from scale.scheduler.explaining import Explaining
 from scale.scheduler.figures import Figures
 from scale.scheduler.fleet import Fleet
@@ -33,7 +31,6 @@ from scale.scheduler.leader import Leadership, LockLost
 from scale.scheduler.means import Means
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.offers import OfferBook
-from scale.scheduler.overview import used
 from scale.scheduler.patience import DATABASE_ERRORS, DatabaseFailed, Patience, Trouble, trouble
 from scale.scheduler.placing import Placing
 from scale.scheduler.reconcile import Reconciler
@@ -43,8 +40,8 @@ from scale.scheduler.updates import apply_updates
 
 logger = logging.getLogger(__name__)
 
-#: The leader shows a sign of life this often.
-HEARTBEAT_S: Final = 5.0
+#: No more updates than this are one transaction, so that a sign of life comes in between.
+UPDATES_AT_ONCE: Final = 1000
 #: After a call that failed nothing is tried for this long, unless something happens.
 CALL_AGAIN_S: Final = 1.0
 
@@ -69,7 +66,8 @@ class SchedulerLoop:
         self._monotonic = monotonic
         self._clocks = Clocks(now, monotonic)
         self._book = OfferBook()
-        self._patience = Patience(pause=self._rest)
+        self._ending = Ending()
+        self._patience = Patience(pause=self._ending.rest)
         figures = Figures(began=now(), now_s=monotonic())
         self._means = Means(
             gateway, leadership, now, monotonic, self._book, self._patience, figures
@@ -84,29 +82,25 @@ class SchedulerLoop:
         )
         # The earliest of all deadlines as the last round left it; only this loop sets any.
         self._deadline: datetime | None = None
-        self._heartbeat_s = -HEARTBEAT_S
-        self._stopping = False
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def stop(self) -> None:
         """Ask `run` to return after the current round; safe in a signal handler."""
-        self._stopping = True
-        os.write(self._wake_write, b"\0")
+        self._ending.ask()
 
     def run(self) -> None:
         """Subscribe and schedule until `stop`.
 
         Raises:
-            LeadershipLost: another scheduler leads.
+            LeadershipLost: another scheduler leads, or no master can be looked for.
             DatabaseFailed: PostgreSQL is away for too long, or refused what was written. Nothing
                 is half done; start again.
         """
         try:
             self.start()
-            while not self._stopping:
+            while not self._ending.wanted:
                 self._sleep(self.round())
         except DATABASE_ERRORS as error:
-            if not self._stopping:
+            if not self._ending.wanted:
                 raise _final(error) from error
         finally:
             self._gateway.stop()
@@ -114,23 +108,19 @@ class SchedulerLoop:
     def _sleep(self, seconds: float) -> None:
         """Wait until something happens; the session with the lock may be another one each time."""
         with selectors.PollSelector() as selector:
-            for source in (self._gateway, self._leadership, self._wake_read):
+            for source in (self._gateway, self._leadership, self._ending):
                 selector.register(source, selectors.EVENT_READ)
             selector.select(seconds)
-
-    def _rest(self, seconds: float) -> bool:
-        """Wait before the database is asked again; return whether to give up, for `stop` came."""
-        with selectors.PollSelector() as selector:
-            selector.register(self._wake_read, selectors.EVENT_READ)
-            selector.select(seconds)
-        return self._stopping
 
     def start(self) -> None:
         """Read what is remembered and begin to subscribe."""
         state = self._means.stored(SchedulerState.objects.get)
         self._fleet.remember()
         self._deadline = self._means.stored(lambda: next_deadline(now=self._now()))
-        self._gateway.start(state.framework_id or None)
+        try:
+            self._gateway.start(state.framework_id or None)
+        except GatewayError as error:
+            raise LeadershipLost(str(error)) from error
 
     def round(self) -> float:
         """Do what is to be done; return for how many seconds nothing more is if nothing happens."""
@@ -148,9 +138,9 @@ class SchedulerLoop:
         self._means.again = self._means.call_failed = False
         self._follow_clock()
         self._hear(self._gateway.drain())
-        self._beat()
+        self._means.beat()
         self._expire()
-        self._beat()
+        self._means.beat()
         if self._standing.connected:
             self._act()
         self._explaining.explain(connected=self._standing.connected)
@@ -164,7 +154,7 @@ class SchedulerLoop:
                 self._reconcile,
             ):
                 step()
-                self._beat()  # a call that hangs takes half of the lease, two would take all
+                self._means.beat()
         except GatewayError as error:
             # Whether the cluster heard is unknown; the next connection reconciles.
             self._means.failed("the cluster could not be told", error)
@@ -194,27 +184,41 @@ class SchedulerLoop:
     # What arrived.
 
     def _hear(self, events: list[ClusterEvent]) -> None:
-        updates = [event.update for event in events if isinstance(event, UpdateReceived)]
+        updates: list[TaskUpdate] = []
         for event in events:
-            match event:
-                case OffersReceived(offers):
-                    self._means.count("offers", len(offers))
-                    self._book.add(offers, now_s=self._monotonic())
-                    self._placing.offers_new = True
-                case OfferRescinded(offer_id):
-                    self._book.drop([offer_id])
-                case AgentLost(agent_id):
-                    self._fleet.lost(agent_id)
-                case _ if isinstance(event, StandingEvent):
-                    self._standing.take(event)
+            if isinstance(event, UpdateReceived):
+                updates.append(event.update)
+                continue
+            self._explaining.wanted = True
+            if not isinstance(event, OffersReceived | OfferRescinded):
+                # What was said of tasks before an agent left, or the framework ended, comes first.
+                self._apply(updates)
+                updates = []
+            self._take(event)
+        self._apply(updates)
         self._fleet.know_strangers()
-        self._explaining.wanted |= len(events) > len(updates)
-        if updates:
-            self._apply(updates)
         if missing := self._fleet.missing():
             self._reconciler.ask(missing, now_s=self._monotonic())
 
+    def _take(self, event: ClusterEvent) -> None:
+        """Act on something that is not an update."""
+        match event:
+            case OffersReceived(offers):
+                self._means.count("offers", len(offers))
+                self._book.add(offers, now_s=self._monotonic())
+                self._placing.offers_new = True
+            case OfferRescinded(offer_id):
+                self._book.drop([offer_id])
+            case AgentLost(agent_id):
+                self._fleet.lost(agent_id)
+            case _ if isinstance(event, StandingEvent):
+                self._standing.take(event)
+
     def _apply(self, updates: list[TaskUpdate]) -> None:
+        for start in range(0, len(updates), UPDATES_AT_ONCE):
+            self._apply_some(updates[start : start + UPDATES_AT_ONCE])
+
+    def _apply_some(self, updates: list[TaskUpdate]) -> None:
         applied = self._means.stored(
             lambda: apply_updates(updates, self._leadership, now=self._now())
         )
@@ -223,16 +227,17 @@ class SchedulerLoop:
         self._means.count("updates", len(updates))
         self._means.count("finished", applied.moves[Event.FINISH])
         self._means.count("failed", applied.moves[Event.FAIL])
+        self._fleet.heard_of(applied.back)
         for update in updates:
             self._reconciler.heard_of(update.task_id)
         fail_point("before-acknowledge")
         self._means.stored(self._leadership.confirm)
+        self._means.beat()
         try:
             self._gateway.acknowledge(updates)
             for task in applied.kills:
                 logger.warning("a task that nobody wants is killed", extra={"task": task.task_id})
-                self._gateway.kill(task, grace_s=settings.SCALE_KILL_GRACE_S)
-                self._means.count("kills", 1)
+                self._kills.kill(task)
         except GatewayError as error:
             # Unacknowledged updates come again; strays are reported again at reconciliation.
             self._means.failed("updates were not acknowledged", error)
@@ -242,23 +247,11 @@ class SchedulerLoop:
     def _expire(self) -> None:
         if self._deadline is not None and self._deadline <= self._now():
             self._placing.wanted = self._explaining.wanted = True
-            late = self._means.stored(lambda: expire(self._leadership, now=self._now()))
-            self._means.again = late > 0
+            expired = self._means.stored(lambda: expire(self._leadership, now=self._now()))
+            self._means.again = expired.late > 0
+            self._means.count("failed", expired.failed)
             errands = self._means.stored(lambda: expire_errands(self._leadership, now=self._now()))
             self._kills.send_now(errands)
-
-    def _beat(self) -> None:
-        def store() -> None:
-            offered = sum((offer.free for offer in self._book.offers()), Resources())
-            with self._leadership.fenced():
-                figures = self._means.figures.document(
-                    offered=offered, used=used(), now_s=self._monotonic()
-                )
-                SchedulerState.objects.update(heartbeat=self._now(), figures=figures)
-
-        if self._monotonic() - self._heartbeat_s >= HEARTBEAT_S:
-            self._means.stored(store)
-            self._heartbeat_s = self._monotonic()
 
     def _reconcile(self) -> None:
         if self._reconciler.full_due(now_s=self._monotonic()):
@@ -280,12 +273,12 @@ class SchedulerLoop:
         """Return how long nothing needs to be done, in seconds, if nothing happens."""
         self._deadline = self._means.stored(lambda: next_deadline(now=self._now()))
         least_s = CALL_AGAIN_S if self._means.call_failed else 0.0
-        if self._means.again or self._stopping:
+        if self._means.again or self._ending.wanted:
             return least_s
         now_s = self._monotonic()
         parts = (self._placing, self._kills, self._reconciler, self._explaining)
         times = [at for part in parts if (at := part.next_s()) is not None]
-        times.append(self._heartbeat_s + HEARTBEAT_S)
+        times.append(self._means.next_beat_s)
         if self._deadline is not None:
             times.append(now_s + (self._deadline - self._now()).total_seconds())
         return max(least_s, min(times) - now_s)

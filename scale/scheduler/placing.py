@@ -6,6 +6,7 @@ from typing import Final
 
 from django.conf import settings
 
+from scale.core.cluster import TaskSpec
 from scale.core.errors import GatewayError
 from scale.core.resources import Resources
 from scale.failpoints import fail_point
@@ -33,6 +34,8 @@ class Placing:
         self.reserved: Mapping[Resources, str] = {}
         self._turn = Turn()
         self._revived_s = 0.0
+        # Offers of an ACCEPT that Mesos may still hear, however late.
+        self._doubtful: list[str] = []
         # Declined since the last revive, so that Mesos may be keeping offers back.
         self._declined = False
         self.wanted = True
@@ -43,6 +46,7 @@ class Placing:
     def begin(self, framework_id: str) -> None:
         """Start anew at a new subscription: Mesos has forgotten what was declined."""
         self._framework_id = framework_id
+        self._doubtful = []
         self._declined, self.wanted = False, True
 
     def place(self) -> None:
@@ -88,12 +92,7 @@ class Placing:
             for agent_id, tasks in decided.tasks.items():
                 offer_ids = decided.offer_ids[agent_id]
                 means.book.drop(offer_ids)
-                # What the tasks leave is offered again at once: more may wait for it.
-                fail_point("before-accept")
-                means.stored(means.leadership.confirm)
-                means.gateway.launch(offer_ids, tasks, refuse_s=0.0)
-                means.count("launches", len(tasks))
-                fail_point("after-accept")
+                self._accept(offer_ids, tasks)
                 for task in tasks:
                     launched.pop(task.task_id)
         except GatewayError:
@@ -104,9 +103,30 @@ class Placing:
             count = sum(map(len, decided.tasks.values()))
             logger.debug("launched", extra={"tasks": count, "agents": len(decided.tasks)})
 
-    def give_back(self) -> None:
-        """Decline what was held for a while and not needed, so that others may have it."""
+    def _accept(self, offer_ids: list[str], tasks: list[TaskSpec]) -> None:
         means = self._means
+        means.beat()
+        fail_point("before-accept")
+        means.stored(means.leadership.confirm)
+        try:
+            # What the tasks leave is offered again at once: more may wait for it.
+            means.gateway.launch(offer_ids, tasks, refuse_s=0.0)
+        except GatewayError:
+            self._doubtful += offer_ids
+            raise
+        means.count("launches", len(tasks))
+        fail_point("after-accept")
+
+    def give_back(self) -> None:
+        """Decline what was held for a while and not needed, so that others may have it.
+
+        Before anything is asked about, also what a lost ACCEPT names: should the cluster hear that
+        later, after it has answered that it does not know the tasks, it starts none of them.
+        """
+        means = self._means
+        if self._doubtful:
+            means.gateway.decline(self._doubtful, refuse_s=0.0)
+            self._doubtful = []
         old = means.book.older_than(settings.SCALE_OFFER_HOLD_S, now_s=means.monotonic())
         if old:
             means.book.drop(old)

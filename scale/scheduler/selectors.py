@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from django.db.models import Case, Q, Value, When
+from django.db.models.expressions import OrderBy
+
 from scale.scheduler.models import SchedulerState
 
 #: A leader that has been silent for longer is not at work.
@@ -12,6 +15,14 @@ STALE_AFTER: Final = timedelta(seconds=12)
 def scheduler_state() -> SchedulerState | None:
     """Return the scheduler's row; None before the migrations made it. One query."""
     return SchedulerState.objects.filter(pk=SchedulerState.ONLY).first()
+
+
+def first_those(condition: Q) -> OrderBy:
+    """Return an order in which rows that fit a condition come before the others.
+
+    Whole numbers: if nothing can fit, PostgreSQL takes the constant for a column's position.
+    """
+    return Case(When(condition, then=Value(0)), default=Value(1)).asc()
 
 
 def shown(at: datetime) -> str:

@@ -21,14 +21,10 @@ _SHARED: Final = frozenset(
         "database-operation",
     }
 )
+# An input of one job was at fault. Others of its type must not wait for it.
+_INPUTS: Final = frozenset({"pull", "missing-file", "deleted-file"})
 # What was to be fetched, or where from, was at fault; another node would fail as well.
-_ELSEWHERE: Final = _SHARED | {
-    "pull",
-    "missing-file",
-    "deleted-file",
-    "missing-setting",
-    "api-unreachable",
-}
+_ELSEWHERE: Final = _SHARED | _INPUTS | {"missing-setting", "api-unreachable"}
 #: A launch that never reached an agent is free; one execution's fifth in a row is not.
 _FREE_BOUNCES: Final = 5
 
@@ -65,7 +61,7 @@ def sign_of_type(ending: Ending, system_errors: Collection[str]) -> Sign | None:
         case Event.FAIL if ending.error in LAUNCH_ERRORS:
             return Sign.BROKEN
         case Event.FAIL if ending.phase is Phase.PRE:
-            broken = ending.error in system_errors and ending.error not in _SHARED
+            broken = ending.error in system_errors and ending.error not in _SHARED | _INPUTS
             return Sign.BROKEN if broken else None
         case Event.FAIL if ending.phase is Phase.JOB and ending.exit_code is not None:
             return Sign.WORKS

@@ -1,6 +1,6 @@
 """What placement needs to know, read in a fixed number of queries whatever the queue's length."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ from scale.scheduler.backoff import PATIENCE, room_after_failures
 from scale.scheduler.cleanup import cleanups_wait
 from scale.scheduler.models import SchedulerState
 from scale.scheduler.probes import probes_wait
-from scale.scheduler.selectors import shown
+from scale.scheduler.selectors import first_those, shown
 
 #: At most this many executions start in a round; more wait for the next, which follows at once.
 LAUNCH_LIMIT: Final = 500
@@ -138,13 +138,16 @@ def heads(wanted: Mapping[Shape, int]) -> list[Waiting]:
         ]
 
 
-def held_executions() -> list[Holding]:
-    """Return executions between two phases, oldest first; one query."""
+def held_executions(agent_ids: Collection[str] = ()) -> list[Holding]:
+    """Return executions between two phases, oldest first; one query.
+
+    Those on these agents come before the others, which must not crowd them out.
+    """
     rows = (
         JobExecution.objects.filter(state=State.HOLDING.value, stopping_since=None)
         .select_related("job")
         .only("agent_id", "phase", *_NEEDS, "job__mem_required")
-        .order_by("id")[:LAUNCH_LIMIT]
+        .order_by(first_those(Q(agent_id__in=agent_ids)), "id")[:LAUNCH_LIMIT]
     )
     return [
         Holding(execution_id=row.pk, agent_id=row.agent_id, needs=phase_needs(row)) for row in rows
@@ -225,7 +228,7 @@ def snapshot(
         offers=tuple(offers),
         paused_nodes=paused,
         nodes_total=sizes,
-        holding=tuple(held_executions()),
+        holding=tuple(held_executions({offer.agent_id for offer in offers})),
         waiting=tuple(heads(wanted)),
         headroom=room,
         limits={pk: limit.reason for pk, limit in limits.items()},

@@ -1,11 +1,13 @@
 """What ran out of time, and the kills that are repeated until their tasks are gone."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, cast
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import Q
 
 from scale.core.cluster import TaskRef
 from scale.core.lifecycle import HAS_TASK, Event, Phase, State
@@ -13,6 +15,7 @@ from scale.core.updates import TIMEOUTS
 from scale.error.models import Error
 from scale.job.models import JobExecution, values
 from scale.job.services import Move, lock_executions, move_executions, stop_executions
+from scale.node.models import Node
 from scale.scheduler.cleanup import give_up_late_cleanups
 from scale.scheduler.leader import Leadership
 from scale.scheduler.probes import give_up_late_probes, live_probes
@@ -42,8 +45,16 @@ def next_deadline(*, now: datetime) -> datetime | None:
     return cast("datetime | None", deadline)
 
 
-def expire(leadership: Leadership, *, now: datetime) -> int:
-    """End what ran out of time: tasks are to be killed, what has none fails; return how many."""
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """How many ran out of time, and how many of those have failed: the others are to be killed."""
+
+    late: int
+    failed: int
+
+
+def expire(leadership: Leadership, *, now: datetime) -> Expired:
+    """End what ran out of time: tasks are to be killed, what has none fails."""
     with leadership.fenced():
         due = list(
             JobExecution.objects.filter(deadline__lte=now)
@@ -66,7 +77,8 @@ def expire(leadership: Leadership, *, now: datetime) -> int:
         move_executions(moves, at=now, locked=rows)
         settled = {move.execution_id for move in moves}
         _stop_late((row for row in late if row.pk not in settled), now)
-    return len(late)
+    failed = sum(move.event is Event.FAIL for move in moves)
+    return Expired(len(late), failed)
 
 
 def expire_errands(leadership: Leadership, *, now: datetime) -> list[TaskRef]:
@@ -96,9 +108,12 @@ def _stop_late(rows: Iterable[JobExecution], now: datetime) -> None:
 
 
 def tasks_to_kill() -> list[TaskRef]:
-    """Return the live tasks that are to end; one query over the few that are stopping."""
+    """Return the live tasks that are to end; one query over the few that are stopping.
+
+    Those out of reach are left out: none hears of it, and the others would wait for them.
+    """
     rows = JobExecution.objects.filter(
-        stopping_since__isnull=False, state__in=values(HAS_TASK)
+        stopping_since__isnull=False, state__in=values(HAS_TASK), unreachable_since=None
     ).values_list("task_id", "agent_id")
     return [TaskRef(task_id, agent_id) for task_id, agent_id in rows[:_ROUND_LIMIT]]
 
@@ -130,10 +145,27 @@ def leave_agent(
         ).update(unreachable_since=now, deadline=grace_until)
 
 
+def leave_former_agents(
+    nodes: Collection[Node], there: Collection[str], *, grace_until: datetime, now: datetime
+) -> None:
+    """Give what is between phases on these nodes' former agents until `grace_until`; one query.
+
+    An agent with a new id does not bring back what the one before had; `there` are those that are.
+    """
+    JobExecution.objects.filter(
+        state=State.HOLDING.value, node__in=nodes, unreachable_since=None
+    ).exclude(agent_id__in=there).update(unreachable_since=now, deadline=grace_until)
+
+
 def tasks_out_of_reach(agent_ids: Collection[str]) -> list[TaskRef]:
-    """Return the tasks on these agents that were reported out of reach; one query."""
+    """Return the tasks out of reach on these agents, or on those that their nodes had before.
+
+    One query.
+    """
     rows = JobExecution.objects.filter(
-        agent_id__in=agent_ids, state__in=values(HAS_TASK), unreachable_since__isnull=False
+        Q(agent_id__in=agent_ids) | Q(node__slave_id__in=agent_ids),
+        state__in=values(HAS_TASK),
+        unreachable_since__isnull=False,
     )
     return [TaskRef(*pair) for pair in rows.values_list("task_id", "agent_id")]
 

@@ -30,11 +30,12 @@ from scale.scheduler.signs import Ending, Sign, sign_of_node, sign_of_type
 class Applied:
     """What is left to do after the updates are stored: kill strays; `ended` frees resources.
 
-    `moves` counts what happened to executions.
+    `moves` counts what happened to executions; `back` are agents that were out of reach.
     """
 
     kills: list[TaskRef] = field(default_factory=list)
     ended: bool = False
+    back: set[str] = field(default_factory=set)
     moves: Counter[Event] = field(default_factory=Counter)
 
 
@@ -80,7 +81,7 @@ def apply_updates(
                     reach.append(row)
                 moves += _moves(row, update, verdict, now)
             endings += [_ending(rows[move.execution_id], move, kinds) for move in moves]
-            update_rows(reach, ["unreachable_since", "deadline"])
+            _store_reach(reach, applied)
             move_executions(moves, at=now, locked=rows)
             applied.moves.update(move.event for move in moves)
         _note_signs(endings, kinds, now)
@@ -207,6 +208,11 @@ def _reach_changed(row: JobExecution, update: TaskUpdate, verdict: Verdict, now:
         row.deadline = _deadline_of_task(row, now)
         return True
     return False
+
+
+def _store_reach(rows: Sequence[JobExecution], applied: Applied) -> None:
+    update_rows(rows, ["unreachable_since", "deadline"])
+    applied.back |= {row.agent_id for row in rows if row.unreachable_since is None}
 
 
 def _deadline_of_task(row: JobExecution, now: datetime) -> datetime | None:

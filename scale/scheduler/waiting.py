@@ -105,7 +105,7 @@ def _why_held(execution: JobExecution, state: SchedulerState | None, *, now: dat
         return _without_scheduler(state, since)
     if state is not None and not state.is_connected:
         return Wait(NOT_CONNECTED, since)
-    if not node.is_online:
+    if execution.unreachable_since or not node.is_online:
         return Wait(waits_for_its_node_to_return(node.hostname), since)
     total = Resources(node.millicpus_total or 0, node.mem_mib_total or 0, node.disk_mib_total or 0)
     room = Room(node.hostname, total, left_of(total, _taken(node)))

@@ -313,6 +313,16 @@ def test_agents_are_asked_of_the_leader_with_credentials(
     [
         (response(200, b"[]"), "no sense"),
         (response(200, b'{"slaves": [{"active": true}]}'), "no sense"),
+        (response(200, b'{"slaves": ["none"]}'), "no sense"),
+        (
+            response(
+                200,
+                b'{"slaves": [{"id": "s", "hostname": "h", "active": true,'
+                b' "resources": {"cpus": "Infinity"}}]}',
+            ),
+            "no sense",
+        ),
+        (2 * response(200, b'{"slaves": []}'), "what was not asked"),
         (response(403), "HTTP 403"),
         (response(307), "HTTP 307"),
         (b"nonsense\r\n\r\n", "Expected HTTP"),
@@ -334,6 +344,21 @@ def test_masters_that_redirect_in_circles_are_an_error(
     master.agents = response(307, Location=f"//{master.address}/slaves")
     with pytest.raises(GatewayError, match="in circles"):
         gateway.agents()
+
+
+def test_masters_that_redirect_slowly_take_no_longer_than_one_call() -> None:
+    class Slow(FakeMaster):
+        def handle(self, peer: Peer, request: Request) -> None:
+            if request.target == "/slaves":
+                threading.Event().wait(0.3)
+            super().handle(peer, request)
+
+    with Slow() as master:
+        gateway = Gateway(master.address, call_timeout_s=0.5).subscribe()
+        master.agents = response(307, Location=f"//{master.address}/slaves")
+        with pytest.raises(GatewayError, match="timed out"):
+            gateway.agents()
+        gateway.stop()
 
 
 def test_health_shows_whether_mesos_is_heard(master: FakeMaster, gateway: Gateway) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from fake_gateway import Declined, Listed, Reconciled, Revived
+from fake_gateway import Declined, Killed, Listed, Reconciled, Revived
 from scheduled import THREE_PHASES, Bench, bench, make_type, submit_many
 
 from scale.core.cluster import TaskRef, TaskSpec, TaskState
 from scale.job.models import JobExecution
 from scale.job.orders import CLEANUP_BATCH
+from scale.scheduler.cleanup import TIMEOUT_S
 
 pytestmark = pytest.mark.django_db
 
@@ -106,6 +107,20 @@ def test_a_clean_up_that_does_not_fit_waits_for_room(scheduler: Bench) -> None:
     cleanup(scheduler)
 
 
+def test_clean_ups_on_nodes_without_offers_do_not_hold_up_other_nodes(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed(scheduler, 2)
+    [other] = submit_many(make_type(THREE_PHASES, max_tries=1), 1)
+    task = scheduler.run_to(other, "running", "a2")
+    scheduler.tell(task.task_id, TaskState.FAILED, agent="a2")
+    monkeypatch.setattr("scale.scheduler.cleanup._ROUND_LIMIT", 2)
+    scheduler.offer("a2")
+    scheduler.round()
+    [task] = scheduler.launched()
+    assert (task.task_id.partition(".")[0], task.agent_id) == ("cleanup", "a2")
+
+
 def test_a_clean_up_takes_its_room_from_the_offer(scheduler: Bench) -> None:
     failed(scheduler)
     waiting = submit_many(make_type(cpus_required=1.0), 2)
@@ -139,3 +154,45 @@ def test_a_machine_with_a_new_agent_id_is_cleaned_all_the_same(scheduler: Bench)
     scheduler.gateway.take(Listed)
     [task] = scheduler.launched()
     assert task.agent_id == "a1-new"
+
+
+def test_a_late_clean_up_is_killed_on_the_agent_that_has_it(scheduler: Bench) -> None:
+    failed(scheduler)
+    scheduler.gateway.machines = []
+    scheduler.machine("a1-new", hostname="host-a1")
+    scheduler.offer("a1-new")
+    scheduler.round()
+    scheduler.gateway.take(Listed)
+    [task] = scheduler.launched()
+    scheduler.round(after_s=TIMEOUT_S)
+    [call] = scheduler.gateway.take(Killed)
+    assert call.task == TaskRef(task.task_id, "a1-new")
+    scheduler.gateway.take(Reconciled)
+
+
+def test_a_clean_up_that_is_lost_again_and_again_is_never_given_up_but_pauses(
+    scheduler: Bench,
+) -> None:
+    [execution] = failed(scheduler)
+    for _ in range(2):
+        for _launch in range(5 - execution.cleanup_tries):
+            task = cleanup(scheduler)
+            scheduler.tell(task.task_id, TaskState.DROPPED, uuid=None)
+        scheduler.offer(cpus=0.2)
+        scheduler.round()
+        scheduler.round(after_s=959)
+        assert scheduler.launched() == []
+        scheduler.round(after_s=1)
+        for kind in (Declined, Revived, Reconciled):
+            scheduler.gateway.take(kind)
+        execution.refresh_from_db()
+        assert execution.cleanup_owed
+
+
+def test_a_clean_up_that_the_cluster_refuses_is_not_sent_again_at_once(scheduler: Bench) -> None:
+    failed(scheduler)
+    task = cleanup(scheduler)
+    scheduler.tell(task.task_id, TaskState.ERROR, uuid=None, reason="REASON_TASK_INVALID")
+    scheduler.offer(cpus=0.2)
+    scheduler.round()
+    assert scheduler.launched() == []

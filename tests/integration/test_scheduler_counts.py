@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from fake_gateway import Listed, Reconciled, Revived
@@ -12,7 +13,7 @@ from scale.core.cluster import TaskState
 from scale.core.resources import Resources
 from scale.job.services import cancel_job
 from scale.scheduler.figures import Measured
-from scale.scheduler.loop import HEARTBEAT_S
+from scale.scheduler.means import HEARTBEAT_S
 from scale.scheduler.models import SchedulerState
 
 pytestmark = pytest.mark.django_db
@@ -90,7 +91,7 @@ def test_what_is_in_hand_is_what_is_offered(scheduler: Bench) -> None:
     scheduler.round()
     scheduler.gateway.take(Listed)
     scheduler.round(after_s=HEARTBEAT_S - 1)
-    scheduler.loop._heartbeat_s = -HEARTBEAT_S
+    scheduler.loop._means.next_beat_s = 0.0
     scheduler.round()
     found = Measured.of(SchedulerState.objects.get().figures)
     assert found is not None
@@ -107,6 +108,13 @@ def test_figures_come_with_the_heartbeat_and_with_nothing_else(scheduler: Bench)
     [stored] = [each["sql"] for each in queries.captured_queries if "UPDATE" in each["sql"]]
     assert "heartbeat" in stored
     assert "figures" in stored
+
+
+def test_what_fails_because_its_node_stays_away_is_counted(scheduler: Bench) -> None:
+    task = scheduler.run_to(submit(), "running")
+    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
+    scheduler.round(after_s=settings.SCALE_UNREACHABLE_GRACE_S)
+    assert beat(scheduler).counts["failed"] == 1
 
 
 def test_another_leader_counts_from_nothing(scheduler: Bench) -> None:

@@ -1,11 +1,17 @@
 """PostgreSQL breaks under the scheduler: nothing is half done, and it goes on by itself."""
 
+import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -19,6 +25,8 @@ from scheduled import NOON, Bench, bench, history, make_type, newest, submit
 from scale.core.cluster import TaskState, TaskUpdate, UpdateReceived
 from scale.core.errors import LeadershipLost
 from scale.scheduler import launch, placing, updates
+from scale.scheduler import leader as leader_module
+from scale.scheduler import loop as loop_module
 from scale.scheduler.leader import Leadership
 from scale.scheduler.loop import SchedulerLoop
 from scale.scheduler.models import SchedulerState
@@ -238,11 +246,13 @@ def leader(transactional_db: None) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def lead_in_a_thread() -> tuple[threading.Thread, list[int]]:
+def lead_in_a_thread(
+    monotonic: Callable[[], float] = time.monotonic,
+) -> tuple[threading.Thread, list[int]]:
     epochs: list[int] = []
 
     def stand_by() -> None:
-        second = Leadership("second")
+        second = Leadership("second", monotonic=monotonic)
         try:
             second.acquire(now=NOON)
             epochs.append(second.epoch)
@@ -285,12 +295,79 @@ def test_a_standby_replaces_a_leader_that_was_stopped_in_its_transaction(
     assert "terminat" in said or "closed" in said
 
 
+class Clock:
+    """A standby's monotonic clock, which tells when the standby has looked at it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._looks = 0
+
+    def __call__(self) -> float:
+        self._looks += 1
+        return self.now_s
+
+    def until_looked_at(self) -> None:
+        """Wait for two looks: the second is of somebody who has read all that was stored by now."""
+        wanted = self._looks + 2
+        until(lambda: [self] if self._looks >= wanted else [])
+
+
 def test_a_leader_that_shows_signs_of_life_is_left_alone(scheduler: Bench, settings: Any) -> None:
     settings.SCALE_LEASE_S = 0.2
-    thread, epochs = lead_in_a_thread()
+    clock = Clock()
+    thread, epochs = lead_in_a_thread(clock)
     for beat in range(20):
         SchedulerState.objects.update(heartbeat=NOON.replace(second=beat))
-        thread.join(0.05)
+        clock.until_looked_at()
+        clock.now_s += 0.1
+    assert epochs == []
+    scheduler.leadership.release()
+    thread.join(10)
+    assert len(epochs) == 1
+
+
+def test_the_first_sign_of_life_of_a_leader_is_not_as_old_as_its_wait(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "_LOOK_S", 0.05)
+    clock = Clock()
+    thread, epochs = lead_in_a_thread(clock)
+    clock.until_looked_at()
+    clock.now_s = 10.0
+    scheduler.leadership.release()
+    thread.join(10)
+    assert len(epochs) == 1
+    assert SchedulerState.objects.get().heartbeat == NOON + timedelta(seconds=10)
+
+
+def looking_sessions() -> list[int]:
+    """Return the sessions of standbys that look for signs of life, ours not."""
+    ours = connection.connection.info.backend_pid
+    found = ask(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ' AND query LIKE \'SELECT%"heartbeat"%"scheduler_state"%\''
+    )
+    return [pid for (pid,) in found if pid != ours]
+
+
+def until(found: Callable[[], list[Any]]) -> list[Any]:
+    deadline = time.monotonic() + 8
+    while time.monotonic() < deadline:
+        if result := found():
+            return result
+        time.sleep(0.02)
+    pytest.fail("it did not happen in time")
+
+
+def test_a_standby_whose_session_is_cut_while_another_waits_for_the_lock_waits_on(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "_LOOK_S", 0.05)
+    thread, epochs = lead_in_a_thread()
+    [cut] = until(looking_sessions)
+    ask(f"SELECT pg_terminate_backend({cut}, 5000)")
+    until(lambda: [pid for pid in looking_sessions() if pid != cut])
     assert epochs == []
     scheduler.leadership.release()
     thread.join(10)
@@ -317,6 +394,71 @@ def test_a_leader_that_slept_between_commit_and_call_tells_the_cluster_nothing(
         assert scheduler.launched() == []
         assert newest(execution.job).state == "starting", "the next leader clears it up"
         scheduler.gateway._calls.clear()
+
+
+def open_pipes() -> int:
+    gc.collect()
+    count = 0
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            count += each.readlink().name.startswith("pipe:")
+    return count
+
+
+def test_a_scheduler_that_is_gone_leaves_no_descriptor_behind(transactional_db: None) -> None:
+    before = open_pipes()
+    for _ in range(2):
+        with bench(leadership=Leadership("one")) as made:
+            made.restart()
+            made.subscribe()
+        del made
+    assert open_pipes() <= before
+
+
+def test_a_leader_may_have_more_than_1024_descriptors(transactional_db: None) -> None:
+    low = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if low < 1200:
+        pytest.skip("this machine allows no such descriptor")
+    taken = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+    try:
+        while taken[-1] < 1100:
+            taken.append(os.dup(taken[0]))
+        leadership = Leadership("one")
+        try:
+            assert leadership.fileno() > 1023
+            leadership.acquire(now=NOON)
+            assert not leadership.heard()
+        finally:
+            leadership.release()
+    finally:
+        for each in taken:
+            os.close(each)
+
+
+def test_a_leader_that_slept_between_commit_and_acknowledgement_acknowledges_nothing(
+    transactional_db: None,
+) -> None:
+    clock = [0.0]
+    leadership = Leadership("one", monotonic=lambda: clock[0])
+    with bench(leadership=leadership) as scheduler:
+        execution = submit()
+        [task_id] = place(scheduler)
+        update = TaskUpdate(task_id, TaskState.FINISHED, agent_id="a1", uuid="u")
+        stray = TaskUpdate("stray", TaskState.RUNNING, agent_id="a1", uuid="v")
+
+        def sleep_on() -> None:
+            clock[0] += django_settings.SCALE_LEASE_S + 1
+            SchedulerState.objects.update(epoch=leadership.epoch + 1)
+
+        scheduler.gateway.say(UpdateReceived(update), UpdateReceived(stray))
+        with (
+            patch.object(loop_module, "apply_updates", once(sleep_on, loop_module.apply_updates)),
+            pytest.raises(LeadershipLost),
+        ):
+            scheduler.round()
+        assert scheduler.gateway.take(Acknowledged) == []
+        assert scheduler.killed() == []
+        assert newest(execution.job).state == "completed", "the next leader is told again"
 
 
 def test_stop_ends_the_wait_for_a_database(transactional_db: None) -> None:

@@ -8,6 +8,7 @@ from fake_gateway import Acknowledged, Listed, Reconciled
 from scheduled import Bench, bench, make_type, newest, submit, submit_many
 
 from scale.core.cluster import TaskSpec, TaskState
+from scale.core.errors import GatewayError
 from scale.job.models import JobExecution, JobType
 from scale.node.models import Node
 from scale.node.registry import mark_offline
@@ -292,3 +293,19 @@ def test_two_agents_with_one_hostname_are_warned_of_and_both_are_used(
     scheduler.round(hint=True)
     assert sorted(task.agent_id for task in scheduler.launched()) == ["a1", "a2"]
     assert "two agents have the same hostname; give each its own" in caplog.messages
+
+
+def test_new_agents_with_one_hostname_are_known_although_the_master_lists_none(
+    scheduler: Bench,
+) -> None:
+    def refuse(_call: object) -> None:
+        raise GatewayError("connection reset")
+
+    scheduler.gateway.before[Listed] = refuse
+    for agent in ("a1", "a2"):
+        scheduler.machine(agent, hostname="twin")
+        scheduler.offer(agent, cpus=1)
+        submit()
+    scheduler.round(hint=True)
+    assert sorted(task.agent_id for task in scheduler.launched()) == ["a1", "a2"]
+    scheduler.gateway.take(Listed)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 from django.db import connection
-from fake_gateway import Acknowledged, Killed, Launched, Listed, Reconciled
+from fake_gateway import Acknowledged, Declined, Killed, Launched, Listed, Reconciled
 from scheduled import (
     THREE_PHASES,
     Bench,
@@ -18,7 +18,14 @@ from scheduled import (
     submit_many,
 )
 
-from scale.core.cluster import TaskRef, TaskState, TaskUpdate, UpdateReceived
+from scale.core.cluster import (
+    Disconnected,
+    Subscribed,
+    TaskRef,
+    TaskState,
+    TaskUpdate,
+    UpdateReceived,
+)
 from scale.core.errors import GatewayError
 from scale.core.placement import Plan, Snapshot, plan
 from scale.job.models import ExecutionEvent, JobExecution
@@ -117,6 +124,7 @@ def test_a_launch_that_the_cluster_did_not_take_goes_back_to_the_queue(scheduler
     assert execution.state == "starting", "whether the cluster heard is not known"
     scheduler.gateway.before.clear()
     scheduler.round(after_s=1)
+    assert scheduler.gateway.take(Declined) == [Declined(("a1-o1",), 0.0)]
     assert scheduler.gateway.take(Reconciled) == [Reconciled((TaskRef(task.task_id, "a1"),))]
     scheduler.tell(task.task_id, TaskState.GONE, uuid=None, reason="REASON_RECONCILIATION")
     execution.refresh_from_db()
@@ -125,6 +133,57 @@ def test_a_launch_that_the_cluster_did_not_take_goes_back_to_the_queue(scheduler
     assert again.task_id == f"{execution.uuid}.job.2", "a late update must not be taken for this"
     execution.refresh_from_db()
     assert execution.exe_num == 1, "a launch that reached nobody costs no attempt"
+
+
+def test_the_offers_of_a_lost_accept_are_declined_before_its_tasks_are_asked_about(
+    scheduler: Bench,
+) -> None:
+    submit()
+    scheduler.gateway.before = {Launched: refuse, Declined: refuse}
+    scheduler.offer()
+    scheduler.round(hint=True)
+    scheduler.gateway.take(Listed)
+    scheduler.launched()
+    other = submit()
+    scheduler.gateway.before.pop(Launched)
+    scheduler.offer("a2")
+    scheduler.round(after_s=1, hint=True)
+    scheduler.gateway.take(Listed)
+    assert [task.task_id for task in scheduler.launched()] == [f"{other.uuid}.job.1"]
+    assert scheduler.declined() == ["a1-o1"]
+    assert scheduler.gateway.take(Reconciled) == [], "else the cluster could hear the launch later"
+    scheduler.gateway.before.clear()
+    scheduler.round(after_s=1)
+    assert scheduler.declined() == ["a1-o1"]
+    assert len(scheduler.gateway.take(Reconciled)) == 1
+    scheduler.round(after_s=1)
+    assert scheduler.declined() == []
+
+
+def test_offers_of_a_lost_accept_are_forgotten_with_the_subscription(scheduler: Bench) -> None:
+    submit()
+    scheduler.gateway.before[Launched] = refuse
+    scheduler.offer()
+    scheduler.round(hint=True)
+    scheduler.gateway.say(Disconnected(), Subscribed("framework-1", "master:5050"))
+    scheduler.round(after_s=1)
+    for kind in (Listed, Launched, Reconciled):
+        scheduler.gateway.take(kind)
+    assert scheduler.declined() == []
+
+
+def test_what_waits_on_nodes_without_offers_does_not_hold_up_other_nodes(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_type = make_type(THREE_PHASES)
+    held = []
+    for agent in ("a1", "a2"):
+        execution = submit(job_type)
+        task = scheduler.launch(execution, agent)
+        scheduler.tell(task.task_id, TaskState.FINISHED, agent=agent)
+        held.append(execution)
+    monkeypatch.setattr("scale.scheduler.snapshot.LAUNCH_LIMIT", 1)
+    assert scheduler.launch(held[1], "a2").task_id == f"{held[1].uuid}.job.2"
 
 
 def test_a_crash_between_commit_and_launch_loses_nothing(scheduler: Bench) -> None:

@@ -24,7 +24,7 @@ from scale.job.models import JobExecution, JobType
 from scale.job.services import cancel_job
 from scale.node.models import Node
 from scale.scheduler.explaining import EVERY_S
-from scale.scheduler.loop import HEARTBEAT_S
+from scale.scheduler.means import HEARTBEAT_S
 from scale.scheduler.models import SchedulerState
 
 pytestmark = pytest.mark.django_db

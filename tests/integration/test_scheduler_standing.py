@@ -8,7 +8,8 @@ import psycopg2
 import pytest
 from django.db import connection, transaction
 from fake_gateway import Acknowledged, Declined, FakeGateway, Killed, Launched, Listed, Reconciled
-from scheduled import FRAMEWORK, NOON, Bench, bench, make_type, newest, submit
+from pytest_django import Settings
+from scheduled import FRAMEWORK, NOON, Bench, bench, ended_well, make_type, newest, submit
 
 from scale.core.cluster import (
     Agent,
@@ -61,6 +62,17 @@ def test_the_framework_id_is_stored_at_the_first_subscription_and_used_ever_afte
     scheduler.restart()
     scheduler.subscribe()
     assert scheduler.gateway.started == [FRAMEWORK]
+
+
+def test_a_master_that_cannot_be_looked_for_ends_the_scheduler_with_one_sentence(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_framework_id: str | None) -> None:
+        raise GatewayError("the leading Mesos master cannot be found: no ZooKeeper")
+
+    monkeypatch.setattr(scheduler.gateway, "start", fail)
+    with pytest.raises(LeadershipLost, match="cannot be found: no ZooKeeper"):
+        scheduler.loop.run()
 
 
 def test_nothing_is_launched_before_the_subscription(db: None) -> None:
@@ -260,6 +272,16 @@ def test_a_framework_that_was_removed_is_forgotten_and_its_work_runs_again(
     assert SchedulerState.objects.get().framework_id == "framework-2"
 
 
+def test_what_ended_before_the_framework_was_removed_has_ended(scheduler: Bench) -> None:
+    execution = submit()
+    task = scheduler.run_to(execution, "running")
+    scheduler.gateway.say(*ended_well([task.task_id]), FrameworkRemoved("it has been removed"))
+    with pytest.raises(LeadershipLost, match="has been removed"):
+        scheduler.round()
+    scheduler.gateway.take(Acknowledged)
+    assert newest(execution.job).state == "completed", "it must not run again"
+
+
 def test_a_leader_that_was_replaced_can_neither_write_nor_launch(scheduler: Bench) -> None:
     task = scheduler.run_to(submit(), "running")
     submit()
@@ -421,7 +443,11 @@ def test_a_leader_whose_session_broke_does_not_go_on(leadership: Leadership) -> 
 
 
 @REAL
-def test_new_work_wakes_a_scheduler_that_sleeps_and_stop_ends_it(leadership: Leadership) -> None:
+def test_new_work_wakes_a_scheduler_that_sleeps_and_stop_ends_it(
+    leadership: Leadership, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SCALE_OFFER_HOLD_S = 60.0
+    monkeypatch.setattr("scale.scheduler.means.HEARTBEAT_S", 60.0)
     gateway = FakeGateway()
     loop = SchedulerLoop(gateway, leadership)
     launched = threading.Event()
@@ -441,7 +467,7 @@ def test_new_work_wakes_a_scheduler_that_sleeps_and_stop_ends_it(leadership: Lea
     thread.start()
     try:
         submit(at=NOON)
-        assert launched.wait(4), "it slept until its next sign of life"
+        assert launched.wait(8), "it slept until its next sign of life"
     finally:
         loop.stop()
         thread.join(10)

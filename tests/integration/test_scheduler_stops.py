@@ -168,6 +168,47 @@ def test_a_step_of_the_clock_does_not_change_how_long_a_task_may_run(
     assert len(scheduler.killed()) == 1
 
 
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_a_step_of_the_clock_does_not_change_it_for_a_task_that_is_out_of_reach_for_a_while(
+    scheduler: Bench, step_s: float
+) -> None:
+    execution = submit(make_type(timeout=60))
+    task = scheduler.run_to(execution, "running")
+    scheduler.round(after_s=20)
+    scheduler.clock_step_s = step_s
+    scheduler.round()
+    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
+    scheduler.elapsed_s += 10
+    scheduler.tell(task.task_id, TaskState.RUNNING, uuid=None)
+    scheduler.round(after_s=29)
+    assert scheduler.killed() == []
+    scheduler.round(after_s=1)
+    assert scheduler.killed() == [task.task_id]
+    scheduler.elapsed_s += 2
+    scheduler.tell(task.task_id, TaskState.KILLED, message="Command terminated with signal Killed")
+    execution.refresh_from_db()
+    assert execution.error.name == "timeout"
+    assert (execution.job_completed - execution.job_started).total_seconds() == 62
+
+
+def test_tasks_out_of_reach_do_not_hold_up_the_kills_of_others(
+    scheduler: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scale.scheduler.stops._ROUND_LIMIT", 1)
+    away = submit()
+    gone = scheduler.run_to(away, "running")
+    here = submit()
+    task = scheduler.run_to(here, "running", "a2")
+    scheduler.tell(gone.task_id, TaskState.UNREACHABLE, uuid=None)
+    for execution in (away, here):
+        cancel_job(execution.job_id, at=scheduler.now())
+    scheduler.round(hint=True)
+    assert scheduler.killed() == [task.task_id]
+    scheduler.tell(task.task_id, TaskState.KILLED, agent="a2")
+    scheduler.tell(gone.task_id, TaskState.RUNNING, uuid=None)
+    assert scheduler.killed() == [gone.task_id], "it is back"
+
+
 def test_a_kill_is_repeated_until_the_task_is_gone(scheduler: Bench) -> None:
     execution = submit()
     task = scheduler.run_to(execution, "running")
@@ -267,96 +308,6 @@ def test_a_job_is_requeued_once_its_task_is_gone(scheduler: Bench) -> None:
 
 
 # --- nodes that go away ---------------------------------------------------------------------------
-
-
-def test_an_unreachable_task_gets_a_grace_period_and_may_come_back(scheduler: Bench) -> None:
-    execution = submit(make_type(timeout=500))
-    task = scheduler.run_to(execution, "running")
-    started = scheduler.now()
-    scheduler.elapsed_s += 5
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    execution.refresh_from_db()
-    assert (execution.state, execution.unreachable_since) == ("running", scheduler.now())
-    assert execution.deadline == scheduler.now() + timedelta(seconds=60)
-    scheduler.round(after_s=30)
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    execution.refresh_from_db()
-    assert execution.deadline == started + timedelta(seconds=65), "asking again gives no more time"
-    scheduler.round(after_s=29)
-    scheduler.tell(task.task_id, TaskState.RUNNING, uuid=None)
-    execution.refresh_from_db()
-    assert execution.unreachable_since is None
-    assert execution.deadline == started + timedelta(seconds=500), "its time-out holds again"
-    scheduler.tell(task.task_id, TaskState.FINISHED)
-    assert newest(execution.job).state == "completed"
-
-
-def test_a_task_that_stays_unreachable_is_tried_elsewhere_and_killed_when_it_comes_back(
-    scheduler: Bench,
-) -> None:
-    execution = submit()
-    task = scheduler.run_to(execution, "running")
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    scheduler.round(after_s=60)
-    execution.refresh_from_db()
-    assert (execution.state, execution.error.name) == ("failed", "node-lost")
-    again = newest(execution.job)
-    other = scheduler.launch(again, "a2")
-    assert other.agent_id == "a2"
-    scheduler.tell(task.task_id, TaskState.RUNNING)
-    assert scheduler.killed() == [task.task_id]
-    scheduler.tell(task.task_id, TaskState.FINISHED)
-    again.refresh_from_db()
-    assert again.state == "starting"
-
-
-def test_a_task_that_was_sent_and_comes_back_before_it_starts_keeps_a_deadline(
-    scheduler: Bench,
-) -> None:
-    execution = submit()
-    task = scheduler.run_to(execution, "starting")
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    scheduler.tell(task.task_id, TaskState.STAGING, uuid=None)
-    execution.refresh_from_db()
-    assert execution.deadline == scheduler.now() + timedelta(seconds=300)
-
-
-def test_a_canceled_task_on_a_lost_node_ends_canceled_after_the_grace(scheduler: Bench) -> None:
-    execution = submit()
-    task = scheduler.run_to(execution, "running")
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    cancel_job(execution.job_id, at=scheduler.now())
-    scheduler.round(after_s=60, hint=True)
-    scheduler.killed()
-    execution.refresh_from_db()
-    assert (execution.state, execution.error) == ("canceled", None)
-
-
-def test_a_task_that_is_killed_for_time_on_a_node_that_is_lost_fails_for_time(
-    scheduler: Bench,
-) -> None:
-    execution = submit(make_type(timeout=10))
-    task = scheduler.run_to(execution, "running")
-    scheduler.round(after_s=10)
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    scheduler.round(after_s=60)
-    assert set(scheduler.killed()) == {task.task_id}
-    execution.refresh_from_db()
-    assert (execution.state, execution.error.name) == ("failed", "timeout")
-
-
-def test_a_task_that_is_being_killed_and_comes_back_into_reach_does_not_spin(
-    scheduler: Bench,
-) -> None:
-    execution = submit(make_type(timeout=10))
-    task = scheduler.run_to(execution, "running")
-    scheduler.round(after_s=10)
-    scheduler.tell(task.task_id, TaskState.UNREACHABLE, uuid=None)
-    scheduler.tell(task.task_id, TaskState.RUNNING, uuid=None)
-    scheduler.killed()
-    assert scheduler.round(after_s=1) > 1
-    scheduler.tell(task.task_id, TaskState.KILLED)
-    assert newest(execution.job).error.name == "timeout"
 
 
 def test_what_holds_on_an_agent_that_left_gets_the_grace_period(scheduler: Bench) -> None:
