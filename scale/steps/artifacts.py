@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping
 
-from .manifest import MAX_FILES, NamedFile, NamedOutput
+from .errors import InvalidOutputs
+from .manifest import MAX_BYTES, MAX_FILES, NamedFile, NamedOutput
 from .paths import PATH_MAX
 from .say import say
 
@@ -72,20 +73,25 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def read_artifacts(path: Path | None) -> dict[str, NamedOutput]:
-    """Return output name -> what the lines say; without a readable stdout, nothing."""
+    """Return output name -> what the lines say; without a readable stdout, nothing.
+
+    Raises InvalidOutputs if they say more than a manifest may.
+    """
     if path is None:
         say("ARTIFACT lines are not read: this task's sandbox is not known")
         return {}
     # The inner dict is an ordered set: the same line may be printed many times.
     found: dict[str, dict[str, None]] = {}
-    useless = 0
+    useless = count = size = 0
     try:
-        for line in islice(artifact_lines(_blocks(path)), MAX_FILES):
+        for line in artifact_lines(_blocks(path)):
             name, _, file = line.partition(":")
-            if name and file:
-                found.setdefault(name, {})[file] = None
-            else:
+            if not name or not file:
                 useless += 1
+            elif file not in found.setdefault(name, {}):
+                found[name][file] = None
+                count, size = count + 1, size + len(line)
+                _refuse_excess(count, size)
     except OSError as error:
         say(f"ARTIFACT lines are not read: the job's stdout: {error.strerror or error}")
     if useless:
@@ -94,3 +100,9 @@ def read_artifacts(path: Path | None) -> dict[str, NamedOutput]:
         name: NamedOutput(name, tuple(map(NamedFile, files)), several=True, source=SOURCE)
         for name, files in found.items()
     }
+
+
+def _refuse_excess(count: int, size: int) -> None:
+    if count > MAX_FILES or size > MAX_BYTES:
+        most = f"{MAX_FILES} files, or {MAX_BYTES // 2**20} MiB of names"
+        raise InvalidOutputs(f"the ARTIFACT lines in its stdout name more than {most}")

@@ -151,8 +151,9 @@ class Arriving:
         """Nothing promised how much comes: stop before there is no room for anybody."""
         if room_on(self._folder) <= 0:
             size = f"it has more than {self._size / MIB:.0f} MiB"
-            what = f"input {shown(self._item.name)} does not fit"
-            raise FilesystemFailure(f"{what}: {size}, and the agent's disk is nearly full")
+            raise _too_large(
+                self._item, self._folder, f"{size}, and the agent's disk is nearly full"
+            )
 
     def _wrong(self, how: str) -> PullFailed:
         return PullFailed(f"input {shown(self._item.name)}: {_place(self._item)}: {how}")
@@ -169,7 +170,23 @@ class Arriving:
 def room_on(folder: Path) -> int:
     """Return how many bytes inputs may still take of the folder's disk; raises OSError."""
     usage = shutil.disk_usage(str(folder))
-    return usage.free - min(int(usage.total * RESERVED_SHARE), RESERVED_BYTES)
+    return usage.free - _reserve(usage.total)
+
+
+def _reserve(total: int) -> int:
+    return min(int(total * RESERVED_SHARE), RESERVED_BYTES)
+
+
+def _too_large(item: Input, folder: Path, how: str) -> StepError:
+    """Say that an input does not fit; the disk is to blame only if it was nearly full without us.
+
+    A few that lie about their size, or have none, would else have good nodes set aside.
+    """
+    usage = shutil.disk_usage(str(folder))
+    ours = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    was_full = usage.free + ours < 2 * _reserve(usage.total)
+    kind = FilesystemFailure if was_full else PullFailed
+    return kind(f"input {shown(item.name)} does not fit: {how}")
 
 
 @contextlib.contextmanager
@@ -233,14 +250,15 @@ def _check_promise(length: int | None, item: Input, source: Source) -> None:
     if item.size is not None and length != item.size:
         how = f"{item.size} bytes were expected, {length} are promised"
         raise PullFailed(f"input {shown(item.name)}: {_place(item)}: {how}")
+    folder = source.orders.work_dir
     try:
-        room = room_on(source.orders.work_dir)
+        room = room_on(folder)
+        if length > room:
+            needs, has = -(-length // MIB), max(0, room) // MIB
+            size = f"it has {needs} MiB, the agent's disk room for {has}"
+            raise _too_large(item, folder, size)
     except OSError as error:
         raise FilesystemFailure(f"input {shown(item.name)}: {reason(error)}") from None
-    if length > room:
-        needs, has = -(-length // MIB), max(0, room) // MIB
-        size = f"it has {needs} MiB, the agent's disk room for {has}"
-        raise FilesystemFailure(f"input {shown(item.name)} does not fit: {size}")
 
 
 @contextlib.contextmanager

@@ -125,6 +125,10 @@ class Answer:
         self.status = response.status
         #: What Content-Length promises; None if nothing does.
         self.length: int | None = None if response.chunked else response.length
+        promised = response.getheader("Content-Length")
+        if self.length is None and promised is not None and not response.chunked:
+            # Where the body ends would be a guess (RFC 9112, section 6.3).
+            raise NetError("its Content-Length is no length")
 
     def __str__(self) -> str:
         words = "".join(c if c.isprintable() else "?" for c in self._response.reason)

@@ -27,14 +27,17 @@ def run_post(api: Api, orders: Orders, environ: Mapping[str, str]) -> None:
     before all outputs have been found and checked.
     """
     folder = orders.work_dir / "outputs"
-    _require_folder(orders.work_dir, folder)
     try:
+        _require_folder(orders.work_dir, folder)
         manifest = read_manifest(folder)
         said = {output.name for output in manifest.outputs} if manifest else set()
         unsaid = [output for output in orders.outputs if output.name not in said]
         stdout = job_stdout(orders.job_task_id, environ) if orders.job_task_id else None
         artifacts = read_artifacts(stdout) if unsaid else {}
         results = choose(orders.outputs, merge(manifest, artifacts), folder)
+    except PermissionError as error:
+        # All of it was ours, so the job took the right to read it away, or ran as somebody else.
+        raise InvalidOutputs(f"the outputs cannot be read: {reason(error)}") from None
     except OSError as error:
         raise FilesystemFailure(f"the outputs cannot be read: {reason(error)}") from None
     _refuse_excess(results, orders.max_output_bytes)

@@ -21,7 +21,7 @@ from .limits import Limits
 from .orders import parse_orders
 from .post import run_post
 from .pre import run_pre
-from .say import prepare_streams
+from .say import prepare_streams, say
 
 USAGE = "usage: steps.pyz pre | post | cleanup DIR..."
 MAX_MESSAGE = 2000
@@ -72,7 +72,7 @@ def _fail(error: StepError, phase: str = "", api: Api | None = None) -> int:
     if api is not None:
         message = api.without_token(message)
         _tell(api, phase, message)
-    print(f"steps: {message}", file=sys.stderr, flush=True)
+    say(f"steps: {message}", sys.stderr)
     return error.exit_code
 
 

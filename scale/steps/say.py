@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
+from typing import TextIO
 
 MIB = 1024 * 1024
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Write a line to stdout, or to `stream`.
+
+    A log that cannot be written to ends no step: the disk may be full of what a clean-up removes.
+    """
+    with contextlib.suppress(OSError):
+        print(line, file=stream, flush=True)
 
 
 class Progress:
@@ -41,7 +49,17 @@ class Progress:
 
 
 def prepare_streams() -> None:
-    """Never fail on a character that the agent's locale does not have."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    """Never fail on a character that the agent's locale does not have, nor on a full disk.
+
+    Without a buffer: Python writes what is left in one when it exits, and exits with 120 if it
+    cannot.
+    """
+    for name in ("stdout", "stderr"):
+        given = getattr(sys, name)
+        if given is None:  # closed by whoever started us
+            continue
+        raw = io.FileIO(given.fileno(), "w", closefd=False)
+        stream = io.TextIOWrapper(
+            raw, encoding="utf-8", errors="backslashreplace", write_through=True
+        )
+        setattr(sys, name, stream)

@@ -12,7 +12,7 @@ import pytest
 
 from scale.steps import fetch
 from scale.steps.api import Api
-from scale.steps.errors import FilesystemFailure
+from scale.steps.errors import PullFailed
 from scale.steps.limits import Limits
 from scale.steps.orders import parse_orders
 from scale.steps.outputs import matches
@@ -74,14 +74,14 @@ def test_an_endless_input_leaves_room_on_the_disk(
     orders = parse_orders(json.dumps(document).encode(), UUID)
     limits = Limits(progress_s=0.01)
     source = fetch.Source(Api("http://127.0.0.1:1", "token", UUID, limits), orders, limits)
-    with pytest.raises(FilesystemFailure, match="nearly full"):
+    with pytest.raises(PullFailed, match="nearly full"):
         fetch.fetch(orders.inputs[0], source)
     assert 0 < largest <= 100 * MIB + fetch.LOOK_BYTES
     assert not list(work_dir.rglob("*")), "what came is gone again"
 
 
 def test_no_pattern_takes_for_ever() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert not matches(("a",) * 200, ("**", "a") * 60 + ("b",))
     assert matches(("a",) * 200, ("**", "a") * 60)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1

@@ -179,7 +179,7 @@ def test_an_endless_body_is_cut_at_the_expected_size(web: FakeWeb, agent: Agent)
 
 def test_a_file_that_cannot_fit_is_refused_before_it_is_brought(web: FakeWeb, agent: Agent) -> None:
     agent.wants(web.serve("/huge", b"x", length=2**60))
-    failed(agent, 13, "input 'text' does not fit: it has")
+    failed(agent, 10, "input 'text' does not fit: it has")
 
 
 def test_a_server_that_hangs_is_given_up(web: FakeWeb, agent: Agent) -> None:

@@ -8,7 +8,8 @@ from scale.core.lifecycle import Event, Phase
 from scale.scheduler.patience import TRIES, Patience, Trouble, trouble
 from scale.scheduler.signs import Ending, Sign, sign_of_node, sign_of_type
 
-SYSTEM = {"task-launch", "launch-timeout", "node-lost", "pull", "unknown", "filesystem-io"}
+SYSTEM = {"task-launch", "launch-timeout", "node-lost", "unknown", "filesystem-io"}
+SYSTEM |= {"pull", "missing-file", "api-unreachable"}
 WORKS, BROKEN = Sign.WORKS, Sign.BROKEN
 
 
@@ -29,7 +30,9 @@ WORKS, BROKEN = Sign.WORKS, Sign.BROKEN
         (Event.FAIL, Phase.JOB, "unknown", None, None, BROKEN),
         (Event.FAIL, Phase.JOB, "unknown", 137, WORKS, None),
         (Event.FAIL, Phase.PRE, "filesystem-io", 13, BROKEN, BROKEN),
-        (Event.FAIL, Phase.PRE, "pull", 10, BROKEN, None),
+        (Event.FAIL, Phase.PRE, "pull", 10, None, None),
+        (Event.FAIL, Phase.PRE, "missing-file", 11, None, None),
+        (Event.FAIL, Phase.PRE, "api-unreachable", 14, BROKEN, None),
         (Event.FAIL, Phase.PRE, "node-lost", None, None, None),
         (Event.FAIL, Phase.JOB, "node-lost", None, None, None),
     ],

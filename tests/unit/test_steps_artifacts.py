@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scale.steps.artifacts import artifact_lines, job_stdout, read_artifacts
+from scale.steps.errors import InvalidOutputs
 
 
 def found(path: Path) -> dict[str, list[str]]:
@@ -57,6 +58,26 @@ def test_an_endless_line_is_dropped_and_not_kept_in_memory() -> None:
         yield b"\nARTIFACT:b:c\n"
 
     assert list(artifact_lines(blocks())) == ["b:c"]
+
+
+def test_a_line_that_is_printed_again_and_again_hides_none_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scale.steps.artifacts.MAX_FILES", 2)
+    stdout = tmp_path / "stdout"
+    stdout.write_text("ARTIFACT:a:b\n" * 9 + "ARTIFACT:c:d\n")
+    assert found(stdout) == {"a": ["b"], "c": ["d"]}
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MAX_FILES", 2), ("MAX_BYTES", 10)])
+def test_more_files_than_a_manifest_may_name_are_refused_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    monkeypatch.setattr(f"scale.steps.artifacts.{limit}", most)
+    stdout = tmp_path / "stdout"
+    stdout.write_text("".join(f"ARTIFACT:a:{name}\n" for name in ("b", "cc", "ddd")))
+    with pytest.raises(InvalidOutputs, match="name more than"):
+        found(stdout)
 
 
 def test_a_stdout_that_is_a_pipe_or_a_link_or_missing_is_not_waited_for(
