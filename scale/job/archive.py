@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from tempfile import SpooledTemporaryFile
-from typing import IO, Final
+from typing import Final
 
-from django.core.files.base import File as Content
 from django.core.files.storage import default_storage
 from django.db import connection, transaction
 
 from scale.job import logs
+from scale.job.files import ReceivedFile
 from scale.job.logs import (
     COLUMNS,
     CUT_NOTE,
@@ -36,7 +35,6 @@ REFUSED_GIVE_UP: Final = timedelta(days=1)
 _BATCH: Final = 200
 _READERS: Final = 8
 _READ_BYTES: Final = 1024 * 1024
-_SPOOL_BYTES: Final = 512 * 1024
 _LEVEL: Final = 6
 _GZIP: Final = 16 + zlib.MAX_WBITS
 #: The session lock under which one archiver works at a time ("logs" in ASCII).
@@ -59,12 +57,14 @@ class _Owed:
 class _Run:
     """What one run of the archiver knows and learns; shared by its threads.
 
-    `unreachable` are nodes that did not answer in this run: they are not asked again.
+    `unreachable` are nodes that did not answer in this run: they are not asked again. `failure` is
+    why our own storage takes nothing, such as a full disk.
     """
 
     agents: Agents
     now: datetime
     unreachable: set[int | None] = field(default_factory=set)
+    failure: OSError | None = None
 
 
 def archive_owed_logs(agents: Agents, *, now: datetime, at_most_s: float = 60) -> int:
@@ -74,6 +74,8 @@ def archive_owed_logs(agents: Agents, *, now: datetime, at_most_s: float = 60) -
     cleared, and pieces that have a row are not read again. What cannot be read stays owed until
     its agent has been offline, or has refused, for long; then it is noted as lost. Another
     archiver at work means that there is nothing to do here. No batch is begun after `at_most_s`.
+
+    Raises OSError if nothing can be stored here; what was stored before has its rows then.
     """
     run = _Run(agents, now)
     deadline = time.monotonic() + at_most_s
@@ -82,8 +84,10 @@ def archive_owed_logs(agents: Agents, *, now: datetime, at_most_s: float = 60) -
         while alone and time.monotonic() < deadline:
             batch = _owed_after(last_id, run.unreachable)
             results = list(readers.map(lambda owed: _archive(run, owed), batch))
-            _settle(batch, results)
-            count += sum(rows is not None for rows in results)
+            count += _settle(batch, results)
+            _remove_leftovers(batch, results)
+            if run.failure:
+                raise run.failure
             if len(batch) < _BATCH:
                 break
             last_id = batch[-1].execution_id
@@ -130,41 +134,50 @@ def _owed_after(last_id: int, without: set[int | None]) -> list[_Owed]:
     ]
 
 
-def _archive(run: _Run, owed: _Owed) -> list[ArchivedLog] | None:
-    """Store the pieces of one execution and return their rows; None if they stay owed."""
-    try:
-        if owed.pieces and owed.node_id in run.unreachable:
-            raise LogUnreachable("did not answer before")
-        return [_archive_piece(run, owed, piece) for piece in owed.pieces]
-    except LogUnreachable as error:
-        run.unreachable.add(owed.node_id)
-        give_up = not owed.node_is_online and owed.ended < run.now - OFFLINE_GIVE_UP
-        return _unreadable(run, owed, error, give_up=give_up)
-    except LogRefused as error:
-        return _unreadable(run, owed, error, give_up=owed.ended < run.now - REFUSED_GIVE_UP)
+def _archive(run: _Run, owed: _Owed) -> list[ArchivedLog]:
+    """Store the pieces of one execution; return their rows, fewer than pieces if some stay owed.
 
-
-def _unreadable(
-    run: _Run, owed: _Owed, error: Exception, *, give_up: bool
-) -> list[ArchivedLog] | None:
-    facts = {"execution": owed.execution_id, "reason": str(error)}
-    if not give_up:
+    What was stored gets its row even so: it is not read again, and its file is known.
+    """
+    rows, reason = [], ""
+    for piece in owed.pieces:
+        if run.failure:
+            break
+        try:
+            rows.append(_archive_piece(run, owed, piece))
+        except (LogUnreachable, LogRefused) as error:
+            reason = str(error)
+            if _gives_up(run, owed, error):
+                rows.append(_row(run, owed, piece, lost=True))
+        except OSError as error:
+            run.failure, reason = error, str(error)
+    facts = {"execution": owed.execution_id, "reason": reason}
+    if len(rows) < len(owed.pieces):
         logger.info("logs stay owed", extra=facts)
-        return None
-    logger.warning("logs are lost", extra=facts)
-    return [_row(run, owed, piece, lost=True) for piece in owed.pieces]
+    elif reason:
+        logger.warning("logs are lost", extra=facts)
+    return rows
+
+
+def _gives_up(run: _Run, owed: _Owed, error: LogUnreachable | LogRefused) -> bool:
+    if isinstance(error, LogRefused):
+        return owed.ended < run.now - REFUSED_GIVE_UP
+    run.unreachable.add(owed.node_id)
+    return not owed.node_is_online and owed.ended < run.now - OFFLINE_GIVE_UP
 
 
 def _archive_piece(run: _Run, owed: _Owed, piece: Piece) -> ArchivedLog:
-    """Store one piece. Raises LogUnreachable or LogRefused; nothing has a row then."""
+    """Store one piece. Raises LogUnreachable or LogRefused; then nothing of it is stored."""
+    if owed.node_id in run.unreachable:
+        raise LogUnreachable("did not answer before")
     try:
         first = run.agents.read(piece, 0, _READ_BYTES)
         if not first.size:
             return _row(run, owed, piece)
-        with SpooledTemporaryFile(_SPOOL_BYTES) as file:
+        with ReceivedFile("log", "application/gzip") as file:
             size, ends = _compress(_content(run.agents, piece, first), file)
-            file.seek(0)
-            name = _store(_storage_name(owed, piece), file)
+            file.flush()
+            name = default_storage.save(_storage_name(owed, piece.phase, piece.stream), file)
     except LogGone as error:
         if piece.started:
             facts = {"execution": owed.execution_id, "reason": str(error)}
@@ -188,7 +201,7 @@ def _content(agents: Agents, piece: Piece, chunk: logs.Chunk) -> Iterator[bytes]
         yield CUT_NOTE
 
 
-def _compress(content: Iterator[bytes], file: IO[bytes]) -> tuple[int, list[int]]:
+def _compress(content: Iterator[bytes], file: ReceivedFile) -> tuple[int, list[int]]:
     """Write gzip members of a block each; return the size before and where the members end."""
     size, ends, rest = 0, [], bytearray()
     for data in content:
@@ -202,22 +215,14 @@ def _compress(content: Iterator[bytes], file: IO[bytes]) -> tuple[int, list[int]
     return size, ends
 
 
-def _write_member(block: bytearray, file: IO[bytes]) -> int:
-    file.write(zlib.compress(block, _LEVEL, wbits=_GZIP))
-    return file.tell()
+def _write_member(block: bytearray, file: ReceivedFile) -> int:
+    file.add(zlib.compress(block, _LEVEL, wbits=_GZIP))
+    return file.size or 0
 
 
-def _storage_name(owed: _Owed, piece: Piece) -> str:
+def _storage_name(owed: _Owed, phase: str, stream: str) -> str:
     """Return a name, the same each time; the folders are of hours, so that none grows for ever."""
-    return f"logs/{owed.ended:%Y-%m-%d/%H}/{owed.uuid}.{piece.phase}.{piece.stream}.gz"
-
-
-def _store(name: str, file: IO[bytes]) -> str:
-    stored = default_storage.save(name, Content(file))
-    if stored != name:
-        # The name was taken, and no row has it: a killed archiver left that file.
-        default_storage.delete(name)
-    return stored
+    return f"logs/{owed.ended:%Y-%m-%d/%H}/{owed.uuid}.{phase}.{stream}.gz"
 
 
 def _row(
@@ -243,16 +248,21 @@ def _row(
 
 
 @transaction.atomic
-def _settle(batch: Sequence[_Owed], results: Sequence[list[ArchivedLog] | None]) -> None:
-    """Store rows and clear debts; a row that somebody holds is left for the next run."""
+def _settle(batch: Sequence[_Owed], results: Sequence[list[ArchivedLog]]) -> int:
+    """Store rows and clear debts; a row that somebody holds is left for the next run.
+
+    Returns how many executions owe nothing more.
+    """
+    made = [row for rows in results for row in rows]
+    if made:
+        ArchivedLog.objects.bulk_create(made, ignore_conflicts=True)
     done = [
-        owed.execution_id for owed, rows in zip(batch, results, strict=True) if rows is not None
+        owed.execution_id
+        for owed, rows in zip(batch, results, strict=True)
+        if len(rows) == len(owed.pieces)
     ]
     if not done:
-        return
-    ArchivedLog.objects.bulk_create(
-        [row for rows in results for row in rows or ()], ignore_conflicts=True
-    )
+        return 0
     free = list(
         JobExecution.objects.filter(pk__in=done)
         .select_for_update(skip_locked=True, no_key=True)
@@ -260,3 +270,17 @@ def _settle(batch: Sequence[_Owed], results: Sequence[list[ArchivedLog] | None])
         .values_list("pk", flat=True)
     )
     JobExecution.objects.filter(pk__in=free).update(logs_owed=False)
+    return len(done)
+
+
+def _remove_leftovers(batch: Sequence[_Owed], results: Sequence[list[ArchivedLog]]) -> None:
+    """Remove files whose names were taken before: a killed archiver left them, and no row has them.
+
+    Only when the new rows are stored. That shows that our session, and with it the lock, is as it
+    was: one that has lost its session would remove what the next archiver has stored meanwhile.
+    """
+    for owed, rows in zip(batch, results, strict=True):
+        for row in rows:
+            wanted = _storage_name(owed, row.phase, row.stream)
+            if row.storage_name not in {"", wanted}:
+                default_storage.delete(wanted)

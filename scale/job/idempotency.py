@@ -34,7 +34,9 @@ def submit_once(
     except IntegrityError as error:
         if "idempotency_key_once_per_user" not in str(error):
             raise
-    known = IdempotencyKey.objects.get(user_id=user_id, key=key)
+    known = IdempotencyKey.objects.filter(user_id=user_id, key=key).first()
+    if known is None:  # `forget_keys` came between, so that it may be used again
+        return submit_once(submit, user_id=user_id, key=key, request_hash=request_hash, at=at)
     if known.request_hash != request_hash:
         raise NotAllowedNow("this Idempotency-Key was used for another request")
     return list(known.job_ids)

@@ -103,7 +103,7 @@ class FakeAgent:
         found = {"size": file.stat().st_size, "data": base64.b64encode(data).decode()}
         return 200, json.dumps({"type": "READ_FILE", "read_file": found}).encode()
 
-    def wait_for_reads(self, count: int, timeout_s: float = 10) -> None:
+    def wait_for_reads(self, count: int, timeout_s: float = 30) -> None:
         """Wait until there were so many reads in all."""
         with self._heard:
             assert self._heard.wait_for(lambda: self.reads.total() >= count, timeout_s)
@@ -122,7 +122,7 @@ def running_agent(root: Path) -> Iterator[FakeAgent]:
         agent.close()
 
 
-def wait_until(true: Callable[[], bool], timeout_s: float = 10) -> None:
+def wait_until(true: Callable[[], bool], timeout_s: float = 30) -> None:
     """Wait for what other threads or processes bring about and nobody announces."""
     deadline = monotonic() + timeout_s
     while not true():
@@ -217,7 +217,7 @@ class Web:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send one request; `_` in names of headers stands for `-`."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(
                 method, path, body, {"Authorization": f"Token {self.token}", **given}
@@ -231,7 +231,7 @@ class Web:
     @contextmanager
     def stream(self, path: str, **headers: str) -> Iterator["Events"]:
         """Open a stream of events and leave it open for the block."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(
                 "GET", path, headers={"Authorization": f"Token {self.token}", **given}

@@ -4,7 +4,7 @@ After each of these tests, as after all others, every count is compared with the
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from scale.core.lifecycle import State
+from scale.job import tallies
 from scale.job.models import ExecutionEvent, Job, JobExecution
 from scale.job.services import cancel_job, requeue_job
 from scale.job.tallies import (
@@ -225,6 +226,29 @@ def test_a_fold_leaves_alone_what_another_one_holds(make_execution: Make) -> Non
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_table_that_is_emptied_while_a_fold_is_at_work_is_counted(make_execution: Make) -> None:
+    make_execution(State.COMPLETED)
+    with another_session() as session:
+        with session.cursor() as cursor:
+            cursor.execute(tallies._FOLD, [1000])
+
+        def empty() -> None:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("TRUNCATE job_execution CASCADE")
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            emptied = pool.submit(empty)
+            wait([emptied], 10)  # it need not wait for the fold
+            session.commit()
+            emptied.result(10)
+    assert executions_by_status() == {}
+    assert sum(jobs_by_job_type().popitem()[1].values()) == 1
+
+
+@pytest.mark.django_db(transaction=True)
 def test_counts_are_right_when_many_write_fold_and_correct_at_a_time(
     make_job_type: Make, make_job: Make
 ) -> None:
@@ -287,6 +311,36 @@ def test_what_is_wrong_can_be_corrected_while_others_write(make_execution: Make)
     make_execution(State.RUNNING, job_type=execution.job_type)
     [corrected] = correct_tallies()
     assert corrected.true - corrected.kept == found.true - found.kept == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_that_correct_at_a_time_do_not_correct_the_same_twice(make_execution: Make) -> None:
+    make_execution(State.FAILED)
+    Tally.objects.filter(scope=Scope.JOB_ERROR).delete()
+
+    def second() -> Any:
+        try:
+            return correct_tallies()
+        finally:
+            connection.close()
+
+    with another_session() as session, ThreadPoolExecutor(1) as pool:
+        with session.cursor() as cursor:  # what the first one has done, and not committed
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [tallies._CORRECTING])
+            cursor.execute(
+                "INSERT INTO tally (scope, key, status, count)"
+                " SELECT %s, error_id, status, 1 FROM job",
+                [Scope.JOB_ERROR],
+            )
+        corrected = pool.submit(second)
+        with connection.cursor() as cursor:
+            for _ in range(500):
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if cursor.fetchone() != (0,) or corrected.done():
+                    break
+                wait([corrected], 0.01)
+        session.commit()
+        assert corrected.result(10) == []
 
 
 @pytest.mark.parametrize(

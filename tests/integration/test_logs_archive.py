@@ -1,15 +1,20 @@
 """Archiving: byte for byte, whatever dies meanwhile, and never more than once."""
 
 import gzip
+import random
+import resource
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import psycopg2
 import pytest
 from django.core.files.storage import default_storage
-from django.db import connection
+from django.db import DatabaseError, connection
 from log_world import (
     NOON,
     THREE_PHASES,
@@ -264,6 +269,21 @@ def test_an_agent_that_refuses_one_log_holds_up_no_other(
     assert row(life).lost
 
 
+def test_what_is_readable_is_kept_once_while_the_rest_is_refused(
+    run: Callable[..., int], life: Life, agent: FakeAgent, stored_in: Path
+) -> None:
+    life.start(stdout=b"hello", stderr=b"there").finish()
+    agent.refused = "stderr"
+    for _ in range(3):
+        assert run() == 0
+        assert len([path for path in stored_in.rglob("*") if path.is_file()]) == 1
+    assert [times for path, times in agent.reads.items() if path.endswith("stdout")] == [1]
+    assert owed(life)
+    assert run(REFUSED_GIVE_UP * 2) == 1
+    assert (row(life).lost, row(life).size) == (False, 5)
+    assert row(life, "stderr").lost
+
+
 def test_more_than_a_batch_is_done_in_one_run(
     run: Callable[..., int],
     node: Node,
@@ -317,3 +337,61 @@ def test_the_task_archives_what_is_owed(life: Life) -> None:
     life.start(stdout=b"hello").finish()
     archive_logs()
     assert not owed(life)
+
+
+def test_a_disk_that_is_full_has_no_half_logs_and_none_twice(
+    run: Callable[..., int], life: Life, agents: Agents, stored_in: Path
+) -> None:
+    content = random.Random(7).randbytes(300_000)
+    life.start(stdout=b"fits", stderr=content).finish()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for _ in range(3):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a disk that fills up
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                run()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert row(life).size == 4
+        assert len([path for path in stored_in.rglob("*") if path.is_file()]) == 1
+    assert owed(life)
+    assert run() == 1
+    assert whole(agents, life, "stderr") == content
+    assert life.agent.reads[f"/{life.file('stdout').relative_to(life.agent.root)}"] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_archiver_that_lost_its_session_removes_no_file_of_the_next_one(
+    run: Callable[..., int], life: Life, agents: Agents
+) -> None:
+    content = b"hello" * 1000
+    life.start(stdout=content).finish()
+    reads, goes_on = Event(), Event()
+    backend: SimpleQueue[int] = SimpleQueue()
+
+    def read(*where: Any) -> Any:
+        chunk = agents.read_file(*where)
+        reads.set()
+        assert goes_on.wait(10)
+        return chunk
+
+    def first() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                backend.put(cursor.fetchone()[0])
+            slow = Agents(read, agents.gone, agents.unreachable, agents.refused)
+            archive_owed_logs(slow, now=NOON)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        died = pool.submit(first)
+        assert reads.wait(10)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s)", [backend.get()])
+        wait_until(lambda: run() == 1)  # the lock is free a moment later
+        goes_on.set()
+        with pytest.raises(DatabaseError):
+            died.result(10)
+    assert whole(agents, life) == content

@@ -12,6 +12,14 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        # Who was killed in it begins again, and finds what was made, perhaps half.
+        migrations.RunSQL(
+            [
+                'DROP INDEX CONCURRENTLY IF EXISTS job_by_status_change',
+                'DROP INDEX CONCURRENTLY IF EXISTS job_failed',
+            ],
+            migrations.RunSQL.noop,
+        ),
         AddIndexConcurrently(
             model_name='job',
             index=models.Index(models.F('last_status_change'), models.F('id'), name='job_by_status_change'),

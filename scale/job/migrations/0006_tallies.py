@@ -61,7 +61,11 @@ def _triggers(table, columns, scopes):
     make += f"""
         CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            DELETE FROM tally WHERE scope IN ({", ".join(str(scope) for _, scope in scopes)});
+            -- Not deleted: what a fold makes of them just now would stay.
+            INSERT INTO tally (scope, key, status, count)
+            SELECT scope, key, status, -sum(count) FROM tally
+            WHERE scope IN ({", ".join(str(scope) for _, scope in scopes)})
+            GROUP BY scope, key, status HAVING sum(count) <> 0;
             RETURN NULL;
         END $$;
         CREATE TRIGGER {name} AFTER TRUNCATE ON {table}

@@ -5,6 +5,10 @@ from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndex
 from django.db import migrations, models
 from django.db.models import F, Q
 
+_NEW = (
+    "execution_by_type", "execution_on_node", "execution_by_error", "execution_stopping_error",
+    "job_by_type", "job_by_error", "job_by_change_of_status", "file_by_created",
+)
 _PROTECT = django.db.models.deletion.PROTECT
 
 
@@ -30,6 +34,10 @@ class Migration(migrations.Migration):
     atomic = False
     dependencies = [("job", "0006_tallies")]
     operations = [
+        # Who was killed in it begins again, and finds what was made, perhaps half.
+        migrations.RunSQL(
+            [f"DROP INDEX CONCURRENTLY IF EXISTS {name}" for name in _NEW], migrations.RunSQL.noop
+        ),
         AddIndexConcurrently(
             "jobexecution",
             models.Index(F("job_type"), F("last_modified"), F("id"), include=["status"], name="execution_by_type"),
