@@ -57,15 +57,9 @@ def _part_of_walk(
     place = request.path.removeprefix("/v3")
     position = Position(read_cursor(cursor, place, order, rows.model)) if cursor else None
     outline = item.outline(asked.fields)
-    names = [name.removeprefix("-") for name in order]
-    # One more than is shown says whether there are more.
-    found = rows.after([*outline.columns, *names], order, position, size=size + 1)
-    end, following = len(outline.columns), None
-    if len(found) > size:
-        values = found[size - 1][end:]
-        following = _url(request, "cursor", write_cursor(place, order, values))
-    items = finish([outline.shape(row[:end]) for row in found[:size]])
-    return _answer(rows.count(), following, None, items)
+    found, end = rows.after(outline.columns, order, position, size=size)
+    following = _url(request, "cursor", write_cursor(place, order, end.values)) if end else None
+    return _answer(rows.count(), following, None, finish([outline.shape(row) for row in found]))
 
 
 def page_of(

@@ -64,7 +64,7 @@ def _with_counts(found: _Shapes, started: datetime, ended: datetime | None) -> _
     tallies = executions_by_node(ids, started=started, ended=ended) if ids else {}
     running: dict[int, _Shapes] = defaultdict(list)
     columns = shapes.EXECUTION_IN_NODE_COLUMNS
-    for row in running_on_nodes(ids).values_list(*columns) if ids else ():
+    for row in running_on_nodes(ids, columns) if ids else ():
         execution = shapes.execution_in_node(row)
         running[execution["node"]["id"]].append(execution)
     return [

@@ -7,21 +7,26 @@ reached from there.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import datetime
+from functools import cache, lru_cache
 from typing import Any, Final
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Model, Q, QuerySet
+from django.db.models import DateTimeField, Model, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast
 
 from scale.error.models import Error
 from scale.job import tallies
 from scale.job.models import Job, JobExecution, JobType
+from scale.job.rows import execute_repeated, read_times_as_texts
 from scale.job.selectors import Wanted, within
 from scale.job.tallies import Scope
 
 Order = Sequence[str]
 _Query = tuple[str, Sequence[Any]]
+_Column = str | Cast
 #: From here on, asking the tallies where to begin is cheaper than passing over rows.
 _FAR: Final = 1000
 
@@ -37,6 +42,7 @@ class Rows:
     """A list of what is few, or few of which fit.
 
     An order is one of Django's `order_by` that ends with the id, so that no two rows are equal.
+    Rows are tuples of the columns that are asked for; times are texts (`read_times_as_texts`).
     """
 
     def __init__(self, rows: QuerySet[Any, Any]) -> None:
@@ -67,24 +73,36 @@ class Rows:
             ids = self._ids(Q(), order, first, size)
         return self._read(columns, order, ids)
 
+    def all(self, columns: Sequence[str], order: Order) -> list[tuple[Any, ...]]:
+        """Return every row, of few; one query."""
+        return self._read(columns, order, self._rows.values("pk").query.sql_with_params())
+
     def after(
         self, columns: Sequence[str], order: Order, position: Position | None, *, size: int
-    ) -> list[tuple[Any, ...]]:
+    ) -> tuple[list[tuple[Any, ...]], Position | None]:
         """Return up to `size` rows that come after a position, None the beginning; one query.
 
-        All fields of the order go the same way and are never null.
+        With them comes the position of the last if more follow. All fields of the order go the
+        same way and are never null.
         """
-        if self._rows.query.is_empty():
-            return []
         later = Q() if position is None else _beyond(order, position)
-        return self._read(columns, order, self._ids(later, order, 0, size))
+        places = [_place(self.model, name.removeprefix("-")) for name in order]
+        try:
+            # One more than is wanted says whether there are more.
+            ids = self._ids(later, order, 0, size + 1)
+        except EmptyResultSet:  # Django knows that nothing fits
+            return [], None
+        found = self._read([*columns, *places], order, ids)
+        width = len(columns)
+        following = _position(places, found[size - 1][width:]) if len(found) > size else None
+        return [row[:width] for row in found[:size]], following
 
     def _ids(self, condition: Q, order: Order, start: int, size: int) -> _Query:
         """Return a query of the ids of `size` rows, from number `start` on."""
         rows = self._rows.filter(condition).order_by(*order)
         return rows.values("pk")[start : start + size].query.sql_with_params()
 
-    def _read(self, columns: Sequence[str], order: Order, ids: _Query) -> list[tuple[Any, ...]]:
+    def _read(self, columns: Sequence[_Column], order: Order, ids: _Query) -> list[tuple[Any, ...]]:
         return _statement(self.model, tuple(columns), tuple(order)).rows(*ids)
 
 
@@ -98,7 +116,8 @@ class _Statement:
 
     def rows(self, ids: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
-            cursor.execute(f"{self.before}{ids}{self.after}", parameters)
+            read_times_as_texts(cursor)
+            execute_repeated(cursor, f"{self.before}{ids}{self.after}", parameters)
             found = cursor.fetchall()
         return [self._converted(row) for row in found] if self.converters else found
 
@@ -114,7 +133,9 @@ _IDS: Final = "(ids)"
 
 
 @lru_cache(maxsize=256)
-def _statement(model: type[Model], columns: tuple[str, ...], order: tuple[str, ...]) -> _Statement:
+def _statement(
+    model: type[Model], columns: tuple[_Column, ...], order: tuple[str, ...]
+) -> _Statement:
     """Return the statement as Django writes it, which takes it as long as PostgreSQL to run it."""
     rows = model._default_manager.filter(pk__in=RawSQL(_IDS, []))  # noqa: S611 - a constant
     compiler = rows.order_by(*order).values_list(*columns).query.get_compiler(connection=connection)
@@ -124,6 +145,22 @@ def _statement(model: type[Model], columns: tuple[str, ...], order: tuple[str, .
     assert not parameters
     return _Statement(
         before, after, compiler.get_converters([each for each, *_ in compiler.select])
+    )
+
+
+@cache
+def _place(model: type[Model], name: str) -> _Column:
+    """Return what says to the microsecond where a row is in a walk by this field."""
+    is_time = isinstance(model._meta.get_field(name), DateTimeField)
+    return Cast(name, TextField()) if is_time else name
+
+
+def _position(places: Sequence[_Column], values: Sequence[Any]) -> Position:
+    return Position(
+        tuple(
+            datetime.fromisoformat(value) if isinstance(place, Cast) else value
+            for place, value in zip(places, values, strict=True)
+        )
     )
 
 
@@ -221,7 +258,7 @@ def _resolve(
 
 
 _LATEST: Final = """
-    SELECT latest.id FROM unnest(%s) AS wanted (job_id) CROSS JOIN LATERAL (
+    SELECT latest.id FROM unnest(%s::bigint[]) AS wanted (job_id) CROSS JOIN LATERAL (
         SELECT id FROM job_execution AS attempt WHERE attempt.job_id = wanted.job_id
         ORDER BY exe_num DESC LIMIT 1
     ) AS latest
@@ -323,11 +360,16 @@ class _KeptRows(Rows):
             : start + size
         ].query.sql_with_params()
         way = "DESC" if order[0].startswith("-") else "ASC"
+        values = self._among[self._apart]
+        kind = "text" if self._apart == "status" else "bigint"
+        # Listed, not as an array: of a prepared statement PostgreSQL knows how many they are.
+        listed = ", ".join([f"(%s::{kind})"] * len(values))
         statement = (
-            f"SELECT found.id FROM unnest(%s) AS chosen(value) CROSS JOIN LATERAL ({inner})"  # noqa: S608 - Django's
-            f" AS found (id, at) ORDER BY found.at {way}, found.id {way} OFFSET %s LIMIT %s"
+            f"SELECT found.id FROM (VALUES {listed}) AS chosen(value)"  # noqa: S608 - Django's
+            f" CROSS JOIN LATERAL ({inner}) AS found (id, at)"
+            f" ORDER BY found.at {way}, found.id {way} OFFSET %s LIMIT %s"
         )
-        return statement, [self._among[self._apart], *parameters, start, size]
+        return statement, [*values, *parameters, start, size]
 
 
 _BY_TIME: Final = ["last_modified", "id"]

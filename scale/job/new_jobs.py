@@ -122,7 +122,7 @@ _EXECUTION: Final = {
     },
     "id": "given.execution_id",
     "job_id": "given.job_id",
-    "uuid": "gen_random_uuid()",
+    "uuid": "overlay(gen_random_uuid()::text PLACING $4 FROM 1 FOR length($4))::uuid",
     "exe_num": "1",
     "state": f"'{State.QUEUED.value}'",
     **dict.fromkeys(("created", "queued", "last_modified"), _NOW),
@@ -141,7 +141,18 @@ def _execute(
 ) -> None:
     text, defaults = _statement(whole=whole)
     # As one document: for a thousand rows that is read faster than as many literals.
-    execute_prepared(cursor, text, [_document(drafts), json.dumps({"user": user}), at], defaults)
+    given = [_document(drafts), json.dumps({"user": user}), at, _head_of_uuids(at)]
+    execute_prepared(cursor, text, given, defaults)
+
+
+def _head_of_uuids(at: datetime) -> str:
+    """Return how a UUID of version 7 of that time begins (RFC 9562, 5.7); the rest is random.
+
+    Neighbours in time are neighbours in the index. Wholly random ones change a page for each row,
+    and each of those is read, and written whole to the log: twice the cost with ten million rows.
+    """
+    milliseconds = f"{int(at.timestamp() * 1000):012x}"
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7"
 
 
 def _document(drafts: Sequence[Draft]) -> str:

@@ -194,6 +194,39 @@ def test_every_filter_of_jobs_gives_what_fits_in_the_order_of_time(
             assert (found["count"], ids_of(found)) == (len(fitting), in_time(fitting)), (name, some)
 
 
+#: address -> what is listed, and the time that a period bounds.
+PERIODS: dict[str, tuple[type[Any], str]] = {
+    "/job-executions/": (JobExecution, "last_modified"),
+    "/jobs/": (Job, "last_modified"),
+    "/jobs/updates/": (Job, "last_status_change"),
+    "/jobs/executions/": (Job, "last_modified"),
+    "/job-types/": (JobType, "last_modified"),
+    "/nodes/": (Node, "last_modified"),
+    "/errors/": (Error, "last_modified"),
+}
+
+
+@pytest.mark.parametrize("address", PERIODS)
+def test_a_period_has_what_changed_in_it_both_ends_included(
+    address: str, make_world: Make, make_node: Make, api: APIClient
+) -> None:
+    make_world()
+    make_node()
+    model, field = PERIODS[address]
+    keys = list(model.objects.order_by("id").values_list("id", flat=True))
+    times = [(NOON + timedelta(minutes=number)).isoformat() for number in range(len(keys))]
+    for key, at in zip(keys, times, strict=True):
+        model.objects.filter(pk=key).update(**{field: at})
+
+    def found(**period: str) -> list[int]:
+        return sorted(ids_of(get(api, address, **period)))
+
+    assert len(keys) > 2
+    assert found(started=times[1]) == keys[1:]
+    assert found(ended=times[-2]) == keys[:-1]
+    assert found(started=times[0], ended=times[1]) == keys[:2]
+
+
 def test_filters_together_give_what_fits_all(make_world: Make) -> None:
     made = make_world()
     rows = list(JobExecution.objects.select_related("job_type", "error", "node"))

@@ -51,6 +51,19 @@ def test_a_walk_meets_each_row_once_in_order(
             assert walk(api, address, order=order, page_size=size) == wanted, (order, size)
 
 
+def test_a_walk_tells_rows_apart_that_show_the_same_time(
+    make_execution: Make, api: APIClient
+) -> None:
+    made = [make_execution(State.QUEUED, at=NOON + timedelta(microseconds=n)) for n in range(6)]
+    shown = {each["last_modified"] for each in get(api, "/job-executions/")["results"]}
+    assert shown == {"2026-01-01T12:00:00.000Z"}
+    wanted = [row.pk for row in made]
+    for size in (1, 2, 4):
+        assert walk(api, "/job-executions/", page_size=size) == wanted
+        backwards = walk(api, "/job-executions/", page_size=size, order="-last_modified")
+        assert backwards == wanted[::-1]
+
+
 def test_a_walk_keeps_filters_and_fields(make_world: Make, api: APIClient) -> None:
     make_world()
     chosen = {"status": "FAILED", "fields": ["id", "status"]}

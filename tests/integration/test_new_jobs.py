@@ -1,7 +1,9 @@
 """How jobs are stored: one statement, whatever else goes on at the time."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 from django.contrib.auth.models import Group, Permission
@@ -39,6 +41,20 @@ def test_ids_rise_in_the_order_of_the_requests_however_many_types() -> None:
     executions = JobExecution.objects.order_by("id").values_list("job_id", flat=True)
     assert list(executions) == ids
     assert len(set(JobExecution.objects.values_list("uuid", flat=True))) == 1000
+
+
+def test_uuids_rise_with_time_and_differ_within_a_moment() -> None:
+    job_type = make_type()
+    found: list[UUID] = []
+    for at in (NOON, NOON + timedelta(milliseconds=1), NOON + timedelta(days=1000)):
+        submit_jobs([JobRequest(job_type)] * 100, user="ada", at=at)
+        new = JobExecution.objects.filter(created=at).values_list("uuid", flat=True)
+        assert {each.int >> 80 for each in new} == {round(at.timestamp() * 1000)}
+        assert {(each.version, each.variant) for each in new} == {(7, RFC_4122)}
+        assert len({each.int & 0xFFF << 64 for each in new}) > 90
+        found += sorted(new)
+    assert len(set(found)) == 300
+    assert found == sorted(found)
 
 
 def test_what_is_returned_is_what_is_stored() -> None:
