@@ -1,20 +1,37 @@
 """What every admin of ours is: a window, with buttons that call services."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from scale.core.errors import ScaleError
 
+#: Rows that a button changes: each is a call of a service, and all are one request.
+MOST_AT_ONCE: Final = 1000
+
+
+class FirstRows(Paginator):
+    """Counts up to `MOST` and pages no further: to count millions of rows takes seconds."""
+
+    MOST = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        assert isinstance(self.object_list, QuerySet)
+        return self.object_list.order_by()[: self.MOST].count()
+
 
 class WindowAdmin(ModelAdmin):
     """Shows rows and never edits them; an action needs the model's change permission."""
 
     list_per_page = 50
+    paginator = FirstRows
     show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -38,9 +55,17 @@ class WindowAdmin(ModelAdmin):
         service: Callable[[Any], object],
         done: str,
     ) -> None:
-        """Call a service for each chosen row, and tell how many it took and why not the others."""
+        """Call a service for each chosen row, and tell how many it took and why not the others.
+
+        Of more than MOST_AT_ONCE it changes none.
+        """
+        chosen = list(rows[: MOST_AT_ONCE + 1])
+        if len(chosen) > MOST_AT_ONCE:
+            text = f"More than {MOST_AT_ONCE} are chosen; nothing was changed. Choose fewer."
+            self.message_user(request, text, messages.ERROR)
+            return
         count = 0
-        for row in rows:
+        for row in chosen:
             try:
                 service(row)
             except ScaleError as error:

@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Max, QuerySet
 from django.utils.dateparse import parse_datetime
 
 from scale.core.errors import InvalidInput
 from scale.core.lifecycle import JobStatus
 from scale.job.asked import BulkAction
-from scale.job.models import Job
+from scale.job.models import Job, JobType
 from scale.job.selectors import Wanted, jobs
 from scale.job.services import Outcome, cancel_jobs, requeue_jobs
 
@@ -77,7 +77,7 @@ class Filters:
 
 
 def jobs_by(filters: Filters) -> QuerySet[Job]:
-    """Return the jobs that fit, in no order."""
+    """Return the jobs that fit, in no order; one query if types are named with versions."""
     wanted = Wanted(
         started=filters.started,
         ended=filters.ended,
@@ -89,10 +89,17 @@ def jobs_by(filters: Filters) -> QuerySet[Job]:
         error_categories=filters.error_categories,
         error_ids=filters.error_ids,
     )
-    kinds = Q()
-    for each in filters.job_types:
-        kinds |= Q(job_type__name=each["name"], job_type__version=each["version"])
-    return jobs(wanted).filter(kinds)
+    if not filters.job_types:
+        return jobs(wanted)
+    return jobs(wanted).filter(job_type_id__in=_types_called(filters.job_types))
+
+
+def _types_called(wanted: Collection[Mapping[str, str]]) -> list[int]:
+    """Return the ids of the job types with these names and versions, which may be thousands."""
+    pairs = {(each["name"], each["version"]) for each in wanted}
+    named = JobType.objects.filter(name__in={name for name, _ in pairs})
+    found = named.values_list("pk", "name", "version")
+    return [pk for pk, name, version in found if (name, version) in pairs]
 
 
 def check_filters(filters: Filters, *, everything: bool) -> None:
@@ -171,8 +178,8 @@ def _next_ids(action: BulkAction) -> tuple[list[int], int]:
     filters = Filters.read(action.filters)
     window = min(action.position + _WINDOW_IDS, action.last_id)
     if filters.job_ids:
-        named = sorted(key for key in set(filters.job_ids) if key > action.position)
-        named = named[:BATCH_JOBS]
+        later = range(action.position + 1, action.last_id + 1)
+        named = sorted(key for key in set(filters.job_ids) if key in later)[:BATCH_JOBS]
         window = named[-1] if len(named) == BATCH_JOBS else action.last_id
     ids = list(
         jobs_by(filters)

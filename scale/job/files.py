@@ -16,8 +16,10 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import transaction
 
-from scale.core.errors import InvalidInput
+from scale.core.errors import InvalidInput, NotAllowedNow
+from scale.core.lifecycle import HAS_TASK
 from scale.job.models import File, JobExecution
+from scale.job.reports import room_for_output
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
@@ -108,6 +110,7 @@ def store_file(
     Raises:
         TooLarge: there are more than `max_bytes`.
         InvalidInput: size or checksum are not those expected.
+        NotAllowedNow: the task that `execution` had has ended meanwhile.
         Nothing is left behind then, nor if the row cannot be written.
     """
     name = safe_name(name)
@@ -142,14 +145,23 @@ def store_file(
 def _store_output(
     execution: JobExecution, output_name: str, name: str, facts: dict[str, Any]
 ) -> File:
-    # Two calls for the same output take turns here.
-    JobExecution.objects.select_for_update(no_key=True).get(pk=execution.pk)
+    # Calls of one execution take turns here. All may have changed while the bytes came.
+    now = JobExecution.objects.select_for_update(no_key=True).get(pk=execution.pk)
+    if _task_of(now) != _task_of(execution):
+        raise NotAllowedNow("the task has ended")
+    room = room_for_output(execution, output_name, name)
+    if facts["size"] > room:
+        raise _too_large(room)
     key: dict[str, Any] = {"execution": execution, "output_name": output_name, "name": name}
     earlier = File.objects.filter(**key).values_list("storage_name", flat=True).first()
     file, _created = File.objects.update_or_create(**key, defaults=facts)
     if earlier:
         transaction.on_commit(lambda: default_storage.delete(earlier), robust=True)
     return file
+
+
+def _task_of(execution: JobExecution) -> str:
+    return execution.task_id if execution.state in HAS_TASK else ""
 
 
 def _key(user: "AbstractBaseUser | None") -> Any:

@@ -105,6 +105,9 @@ def _read_output(
     ids: Collection[Any] = given[key] if key == "file_ids" else [given[key]]
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
         raise InvalidInput(f"{field}.{key}", "must be an id" if key == "file_id" else "must be ids")
+    if len(set(ids)) < len(ids):
+        # What cannot be shown is left out of names: the last one took the place of the others.
+        raise InvalidInput(f"{field}.{key}", "has files whose names cannot be told apart")
     for file_id in ids:
         if stored.get(file_id) != output.name:
             raise InvalidInput(f"{field}.{key}", f"file {file_id} was not stored for this output")

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.db import IntegrityError, transaction
 
+from scale.core.command import Placeholder
 from scale.core.errors import InvalidInput, NotAllowedNow
 from scale.core.lifecycle import Phase
 from scale.error.models import Error
@@ -34,6 +35,11 @@ STEPS_MEM_MIB: Final = 64
 MAX_INPUT_FILES: Final = 1000
 #: The command line is one argument of `sh -c`, and Linux takes 128 KiB for one (execve(2)).
 MAX_QUOTED_BYTES: Final = 100_000
+#: Every task of a job type carries its environment and volumes, and a round launches hundreds.
+MAX_ENVIRONMENT_BYTES: Final = 100_000
+MAX_VOLUMES: Final = 100
+_MAX_NAME: Final = 255
+_MAX_PATH: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +98,21 @@ def check_environment(variables: Any) -> None:
     if not isinstance(variables, dict):
         raise InvalidInput("environment", "must map names of variables to texts")
     for name, value in variables.items():
-        if not _VARIABLE.match(name) or name.startswith(_OURS):
+        if not _VARIABLE.match(name) or name.startswith(_OURS) or len(name) > _MAX_NAME:
             raise InvalidInput(
                 "environment", f"{name[:80]!r} is not a name for a variable of a job"
             )
         if not isinstance(value, str):
             raise InvalidInput(f"environment.{name}", "must be a text")
         check_value(f"environment.{name}", value)
+    if sum(len(f"{each}={variables[each]}".encode()) for each in variables) > MAX_ENVIRONMENT_BYTES:
+        raise InvalidInput("environment", f"must have at most {MAX_ENVIRONMENT_BYTES} bytes")
 
 
 def check_volumes(volumes: Any) -> None:
     """Raise InvalidInput unless it is a list of {container_path, host_path, mode}."""
-    if not isinstance(volumes, list):
-        raise InvalidInput("volumes", "must be a list")
+    if not isinstance(volumes, list) or len(volumes) > MAX_VOLUMES:
+        raise InvalidInput("volumes", f"must be a list of at most {MAX_VOLUMES}")
     for index, volume in enumerate(volumes):
         where = f"volumes[{index}]"
         if not isinstance(volume, dict) or set(volume) - {"container_path", "host_path", "mode"}:
@@ -114,7 +122,9 @@ def check_volumes(volumes: Any) -> None:
             absolute = isinstance(path, str) and path.startswith("/") and path.isprintable()
             if not absolute or ".." in str(path).split("/") or ":" in str(path):
                 raise InvalidInput(f"{where}.{key}", "must be an absolute path")
-        if volume.get("mode", "RO") not in {"RO", "RW"}:
+            if len(str(path)) > _MAX_PATH:
+                raise InvalidInput(f"{where}.{key}", f"must have at most {_MAX_PATH} characters")
+        if volume.get("mode", "RO") not in ("RO", "RW"):
             raise InvalidInput(f"{where}.mode", "must be RO or RW")
 
 
@@ -238,10 +248,25 @@ def read_inputs(
             entries.append({"name": given.name, **_entry(given, value, files)})
         elif given.required:
             raise InvalidInput(f"inputs.{given.name}", "is required")
-    quoted = (shlex.quote(str(entry["value"])) for entry in entries if "value" in entry)
-    if sum(len(word.encode(errors="replace")) for word in quoted) > MAX_QUOTED_BYTES:
-        raise InvalidInput("inputs", f"the values together exceed {MAX_QUOTED_BYTES} bytes")
+    _check_together(interface, entries)
     return {"version": "1.0", "input_data": entries, "output_data": []}
+
+
+def _check_together(interface: Interface, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidInput for values that no command line can hold as often as it has them."""
+    quoted = {
+        entry["name"]: len(shlex.quote(str(entry["value"])).encode(errors="replace"))
+        for entry in entries
+        if "value" in entry
+    }
+    taken = sum(quoted.values())
+    # Most are far from it however often they come; then nothing need be parsed.
+    if taken * interface.command_arguments.count("${") > MAX_QUOTED_BYTES:
+        parts = interface.template().parts
+        placed = (quoted.get(part.name, 0) for part in parts if isinstance(part, Placeholder))
+        taken = max(taken, sum(placed))
+    if taken > MAX_QUOTED_BYTES:
+        raise InvalidInput("inputs", f"the values together exceed {MAX_QUOTED_BYTES} bytes")
 
 
 def _entry(given: Input, value: Any, files: Mapping[int, File]) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
+import scale.admin
+from scale.admin import FirstRows
 from scale.core.lifecycle import State
 from scale.job.asked import BulkAction, IdempotencyKey
-from scale.job.models import ArchivedLog, File, Job, JobExecution, JobType
+from scale.job.models import ArchivedLog, File, Job, JobExecution, JobType, TriggerEvent
 from scale.node.models import Node
 from scale.scheduler.models import SchedulerState
 
@@ -98,6 +101,40 @@ def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(
     for _ in range(20):
         make_execution(State.FAILED, node=node)
     assert queries() == few
+
+
+@pytest.mark.parametrize("model", OURS, ids=NAMES)
+def test_no_list_counts_a_whole_table(model: type, boss: Client, full_house: None) -> None:
+    with CaptureQueriesContext(connection) as seen:
+        boss.get(address(model, "changelist"))
+    counts = [query["sql"] for query in seen if "COUNT(" in query["sql"]]
+    assert counts
+    assert all("LIMIT" in sql for sql in counts)
+
+
+def test_a_list_ends_where_it_is_no_longer_counted(
+    boss: Client, make_execution: Callable[..., JobExecution], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FirstRows, "MOST", 60)
+    make_execution(State.QUEUED)
+    TriggerEvent.objects.bulk_create(
+        TriggerEvent(type="USER", occurred=timezone.now()) for _ in range(200)
+    )
+    last = boss.get(address(TriggerEvent, "changelist"), {"p": 2})
+    assert len(last.context["cl"].result_list) == 10
+    assert "p=3" not in last.content.decode()
+
+
+def test_more_than_a_request_can_change_are_left_alone(
+    boss: Client, make_execution: Callable[..., JobExecution], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale.admin, "MOST_AT_ONCE", 2)
+    jobs = [make_execution(State.QUEUED).job for _ in range(3)]
+    chosen = {"action": "cancel", "_selected_action": [jobs[0].pk], "select_across": "1"}
+    page = boss.post(address(Job, "changelist"), chosen, follow=True).content.decode()
+    assert "More than 2 are chosen" in page
+    assert {job.status for job in Job.objects.all()} == {"QUEUED"}
+    assert "2 canceled" in press(boss, Job, "cancel", *jobs[:2])
 
 
 def test_cancel_and_requeue_go_through_the_services(

@@ -1,9 +1,11 @@
 """The only writer of states: what each event does to an execution, its job and its history."""
 
 import itertools
+import select
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,12 +26,14 @@ from scale.job.services import (
     Move,
     Placed,
     cancel_job,
+    cancel_jobs,
     lock_executions,
     move_executions,
     requeue_job,
     stop_executions,
 )
 from scale.node.models import Node
+from scale.wake import WORK_CHANNEL
 
 pytestmark = pytest.mark.django_db
 REAL = pytest.mark.django_db(transaction=True, serialized_rollback=True)
@@ -398,22 +402,21 @@ def test_two_cancels_and_two_requeues_do_it_once() -> None:
         assert newest(execution.job).exe_num == 2
 
 
-@REAL
-def test_the_job_is_locked_before_the_execution_so_that_nobody_waits_in_a_circle() -> None:
-    execution = at_state(State.RUNNING)
+def locks_nothing_else(act: Callable[[], object], *, held_job: int, free: str) -> None:
+    """Do this while a job is held by another: meanwhile it must not have locked this row."""
     holder = psycopg2.connect(**connection.get_connection_params())
     prober = psycopg2.connect(**connection.get_connection_params())
     prober.autocommit = True
     with holder.cursor() as cursor:
-        cursor.execute("SELECT FROM job WHERE id = %s FOR UPDATE", [execution.job_id])
+        cursor.execute("SELECT FROM job WHERE id = %s FOR UPDATE", [held_job])
 
-    def move() -> None:
+    def run() -> None:
         try:
-            move_executions([move_of(execution, Event.FAIL)], at=LATER)
+            act()
         finally:
             connection.close()
 
-    thread = threading.Thread(target=move, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         with prober.cursor() as cursor:
@@ -426,14 +429,67 @@ def test_the_job_is_locked_before_the_execution_so_that_nobody_waits_in_a_circle
                     break
                 threading.Event().wait(0.01)
             else:
-                pytest.fail("the move waits for nothing")
-            cursor.execute(
-                "SELECT FROM job_execution WHERE id = %s FOR UPDATE NOWAIT", [execution.pk]
-            )
+                pytest.fail("it waits for nothing")
+            cursor.execute(f"SELECT FROM {free} FOR UPDATE NOWAIT")
     finally:
         holder.rollback()
         thread.join(10)
         holder.close()
         prober.close()
         close_old_connections()
+
+
+@REAL
+def test_the_job_is_locked_before_the_execution_so_that_nobody_waits_in_a_circle() -> None:
+    execution = at_state(State.RUNNING)
+    locks_nothing_else(
+        lambda: move_executions([move_of(execution, Event.FAIL)], at=LATER),
+        held_job=execution.job_id,
+        free=f"job_execution WHERE id = {execution.pk}",
+    )
     assert JobExecution.objects.get(pk=execution.pk).state == "failed"
+
+
+@REAL
+def test_jobs_are_locked_in_their_own_order_whatever_that_of_their_executions() -> None:
+    first, second = at_state(State.RUNNING), at_state(State.RUNNING)
+    move_executions([move_of(first, Event.FAIL)], at=LATER)
+    retry = newest(first.job)
+    assert (first.job_id < second.job_id, retry.pk > second.pk) == (True, True)
+    moves = [Move(pk, Event.CANCEL) for pk in (second.pk, retry.pk)]
+    locks_nothing_else(
+        lambda: move_executions(moves, at=LATER),
+        held_job=first.job_id,
+        free=f"job WHERE id = {second.job_id}",
+    )
+    assert JobExecution.objects.filter(state="canceled").count() == 2
+
+
+@REAL
+def test_many_jobs_are_canceled_in_their_order_wherever_they_lie() -> None:
+    first, second = submit().job, submit().job
+    Job.objects.filter(pk=first.pk).update(name="written anew, so that it lies behind the other")
+
+    def cancel() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+            cancel_jobs([second.pk, first.pk], at=LATER)
+
+    locks_nothing_else(cancel, held_job=first.pk, free=f"job WHERE id = {second.pk}")
+    assert Job.objects.filter(status="CANCELED").count() == 2
+
+
+@REAL
+@pytest.mark.parametrize(
+    ("state", "act"), [(State.RUNNING, cancel_job), (State.CANCELED, requeue_job)]
+)
+def test_the_scheduler_hears_of_it_at_once(state: State, act: Callable[..., object]) -> None:
+    execution = at_state(state)
+    with closing(psycopg2.connect(**connection.get_connection_params())) as listener:
+        listener.autocommit = True
+        with listener.cursor() as cursor:
+            cursor.execute(f"LISTEN {WORK_CHANNEL}")
+        act(execution.job_id, at=LATER)
+        assert select.select([listener], [], [], 10)[0]
+        listener.poll()
+        assert [each.channel for each in listener.notifies] == [WORK_CHANNEL]

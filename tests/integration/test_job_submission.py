@@ -78,7 +78,10 @@ def test_an_error_of_the_mapping_must_exist() -> None:
         ("environment.A", {"environment": {"A": 5}}),
         ("environment.A", {"environment": {"A": "a\0"}}),
         ("environment.A", {"environment": {"A": "\ud800"}}),
+        ("environment", {"environment": {"A" * 256: "a"}}),
+        ("environment", {"environment": dict.fromkeys("ABC", "ä" * 20000)}),
         ("volumes", {"volumes": {}}),
+        ("volumes", {"volumes": [{"container_path": "/a", "host_path": "/b"}] * 101}),
         ("volumes[0]", {"volumes": ["x"]}),
         ("volumes[0]", {"volumes": [{"container_path": "/a", "host_path": "/b", "x": 1}]}),
         ("volumes[0].host_path", {"volumes": [{"container_path": "/a"}]}),
@@ -86,8 +89,15 @@ def test_an_error_of_the_mapping_must_exist() -> None:
         ("volumes[0].host_path", {"volumes": [{"container_path": "/a", "host_path": "/b/../c"}]}),
         ("volumes[0].host_path", {"volumes": [{"container_path": "/a", "host_path": "/b:rw"}]}),
         (
-            "volumes[0].mode",
-            {"volumes": [{"container_path": "/a", "host_path": "/b", "mode": "X"}]},
+            "volumes[0].host_path",
+            {"volumes": [{"container_path": "/a", "host_path": "/" + "b" * 4096}]},
+        ),
+        *(
+            (
+                "volumes[0].mode",
+                {"volumes": [{"container_path": "/a", "host_path": "/b", "mode": mode}]},
+            )
+            for mode in ("X", None, 1, ["RO"], {})
         ),
     ],
 )
@@ -150,6 +160,23 @@ def test_a_bad_value_is_refused_with_the_name_of_the_input(
         submit(typed(value_type), {"x": value})
     assert refused.value.field == "inputs.x"
     assert not Job.objects.exists()
+
+
+def test_a_value_counts_as_often_as_the_command_line_has_it() -> None:
+    names = ("x", "y")
+    interface = {
+        "command": "true",
+        "command_arguments": "${x} -v ${x} ${-w=:x} ${y} ${y} ${y} ${y} ${y}",
+        "input_data": [{"name": name, "type": "property", "required": False} for name in names],
+    }
+    job_type, most = make_type(interface), 30_000
+    submit(job_type, {"x": "a" * most})
+    submit(job_type, {"x": "a" * most, "y": "a" * 1000})
+    for more in ({"y": "a" * most}, {"x": "a" * most, "y": "a" * 3000}, {"x": "'" * most}):
+        with pytest.raises(InvalidInput, match="together exceed") as refused:
+            submit(job_type, more)
+        assert refused.value.field == "inputs"
+    assert Job.objects.count() == 2
 
 
 def test_what_is_required_must_be_there_and_defaults_fill_in() -> None:

@@ -1,6 +1,7 @@
 """What an interface and an error mapping may say, and how a refusal names the place."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -212,3 +213,41 @@ def test_a_bad_error_mapping_is_refused_and_the_place_named(field: str, document
 def test_an_exit_code_is_named_once_however_it_is_written() -> None:
     with pytest.raises(InvalidInput, match="exit_codes"):
         read_error_mapping({"exit_codes": {"3": "unknown", "03": "timeout"}})
+
+
+class Watched(list[Any]):
+    """A list that knows how often it was looked at."""
+
+    looks = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("item", [1, {"name": "a", "type": "file"}])
+def test_a_list_that_is_far_too_long_is_not_read_through(item: object) -> None:
+    items = Watched([item] * 20_000)
+    with pytest.raises(InvalidInput) as refused:
+        read_interface({"command": "true", "input_data": items})
+    assert refused.value.field == "interface.input_data"
+    assert items.looks == 0
+    types = Watched(["x"] * 20_000)
+    given = {"name": "a", "type": "file", "media_types": types}
+    with pytest.raises(InvalidInput):
+        read_interface({"command": "true", "input_data": [given]})
+    assert types.looks == 0
+
+
+def test_of_thousands_of_errors_a_few_are_looked_at() -> None:
+    looks = []
+
+    class Codes(dict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            for name in super().__iter__():
+                looks.append(name)
+                yield name
+
+    with pytest.raises(InvalidInput, match="exit_codes"):
+        read_error_mapping({"exit_codes": Codes((f"x{n}", "unknown") for n in range(20_000))})
+    assert 0 < len(looks) < 1000
