@@ -2,7 +2,8 @@
 
 Django itself runs as WSGI: under plain ASGI each of its requests gets a new thread and with
 psycopg2 a new database connection (architecture, section 9). What moves files has threads of its
-own, so that slow agents and downloads never keep a page or a click waiting.
+own, so that slow agents and downloads never keep a page or a click waiting. A download has one only
+while a part is read, an upload for as long as it takes: those of people keep no agent waiting.
 """
 
 import asyncio
@@ -11,20 +12,26 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
+from io import BytesIO
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from a2wsgi import WSGIMiddleware
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.core.wsgi import get_wsgi_application
 
 if TYPE_CHECKING:
     from scale.api.log_access import Scope
+    from scale.api.pages import Pages
     from scale.api.streams import Receive, Send
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 _WORKERS: Final = 8
 _TRANSFERS: Final = ("/agent/", "/files/", "/v3/files/")
+#: A peer that is to send and sends nothing for so long is given up, as one that lost its power.
+_SILENT_S: Final = 60.0
 _ASCII: Final = "".join(map(chr, range(0x21, 0x7F)))
 #: What bodies that have not come whole may take in all, and for how long one may be on its way.
 _WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -48,20 +55,26 @@ class Application:
         self.streams = LogStreams(log_reader())
         self._close_log_reader = close_log_reader
         self._pages = Pages(django, workers=_WORKERS)
-        self._transfers: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
+        self._downloads = Pages(django, workers=_WORKERS)
+        self._from_agents: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
+        self._from_people: Any = WSGIMiddleware(cast("Any", django), workers=_WORKERS)
         self._waiting_bytes = 0
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http" and self.streams.takes(scope):
+        elif scope["type"] == "http" and self.streams.takes(scope) and _is_safe(scope):
             await self.streams(scope, receive, send)
-        elif scope["path"].startswith(_TRANSFERS):
-            await self._transfers(_decodable(scope), receive, send)
+        elif not scope["path"].startswith(_TRANSFERS):
+            await self._page(self._pages, scope, receive, send)
+        elif scope["method"] in {"GET", "HEAD"}:
+            await self._page(self._downloads, scope, receive, send)
         else:
-            await self._page(scope, receive, send)
+            is_agent = scope["path"].startswith("/agent/")
+            uploads = self._from_agents if is_agent else self._from_people
+            await _unless_silent(uploads, _decodable(scope), receive, send)
 
-    async def _page(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def _page(self, pages: "Pages", scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Give the request a thread only when its body is here.
 
         Forms are read before anybody has logged in: eight peers that send theirs slowly would
@@ -85,7 +98,7 @@ class Application:
             self._waiting_bytes -= held
         if came[-1]["type"] == "http.request":
             body = b"".join([message.get("body", b"") for message in came])
-            await self._pages(_decodable(scope), body, send)
+            await pages(_decodable(scope), body, send)
 
     async def _live(self, receive: "Receive", send: "Send") -> None:
         await receive()
@@ -96,15 +109,43 @@ class Application:
         self.streams.close()
         self._close_log_reader()
         self._pages.shut_down()
-        self._transfers.executor.shutdown(wait=False, cancel_futures=True)
+        self._downloads.shut_down()
+        for uploads in (self._from_agents, self._from_people):
+            uploads.executor.shutdown(wait=False, cancel_futures=True)
         await send({"type": "lifespan.shutdown.complete"})
 
 
 _REFUSALS: Final = {
-    408: b'{"detail":"The body did not come in time.","code":"timeout"}',
-    413: b'{"detail":"The body is too large.","code":"too_large"}',
+    408: b'{"detail":"The body did not come in time.","code":"timeout","field":"body"}',
+    413: b'{"detail":"The body is too large.","code":"too_large","field":"body"}',
     503: b'{"detail":"Too many bodies are on their way; try again.","code":"busy"}',
 }
+
+
+def _is_safe(scope: "Scope") -> bool:
+    """Say whether a request came by https, where that is asked for; Django sends others there."""
+    return not settings.SECURE_SSL_REDIRECT or ASGIRequest(dict(scope), BytesIO()).is_secure()
+
+
+async def _unless_silent(upload: Any, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    """Let an upload take its time, but end it with 408 when nothing comes any more."""
+    is_given_up = False
+
+    async def next_part() -> MutableMapping[str, Any]:
+        nonlocal is_given_up
+        try:
+            async with asyncio.timeout(_SILENT_S):
+                return await receive()
+        except TimeoutError:
+            is_given_up = True
+            await _refuse(send, 408)
+            raise
+
+    async def answer(message: MutableMapping[str, Any]) -> None:
+        if not is_given_up:  # Django has an answer to the broken body, too
+            await send(message)
+
+    await upload(scope, next_part, answer)
 
 
 async def _refuse(send: "Send", status: int) -> None:
