@@ -117,7 +117,7 @@ class Input(_TaskView):
         if file_id in reports.input_ids(self.execution(request)):
             file = File.objects.filter(pk=file_id).first()
         if file is None:
-            raise NotFound("input", file_id)
+            raise NotFound("input", file_id, field="file_id")
         try:
             content = default_storage.open(file.storage_name)
         except FileNotFoundError:

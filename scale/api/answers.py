@@ -267,6 +267,9 @@ class ExecutionLogs(ExecutionAnswer):
 class Attempt(ExecutionAnswer):
     exe_num = _Whole(help_text="which attempt of its job this is")
     error_message = _Text()
+    cluster_id = serializers.UUIDField(help_text="what the ids of its tasks begin with")
+    job_type = JobTypeBase()
+    input_file_size = _Number(help_text="MiB of its input files together, rounded up")
 
 
 class AttemptReference(Reference):
@@ -294,12 +297,26 @@ class GivenAnswer(serializers.Serializer[Any]):
     )
 
 
+class FileAnswer(serializers.Serializer[Any]):
+    id = _Whole()
+    name = _Text()
+    size = _Whole(help_text="bytes")
+    media_type = _Text()
+    sha256 = _Text()
+    created = _when(maybe=False)
+    output_name = _Text()
+    job_exe = Reference(allow_null=True)
+    url = serializers.URLField()
+
+
 class JobDetails(JobFull):
     error_message = _Text(help_text="what the last execution failed with")
     recipes = serializers.ListField(child=_Document())
     job_exes = ExecutionInJob(many=True)
     inputs = GivenAnswer(many=True)
     outputs = GivenAnswer(many=True)
+    input_files = FileAnswer(many=True, help_text="the stored files among the inputs")
+    products = FileAnswer(many=True, help_text="the files among the outputs")
 
 
 class ExecutionInNode(_Execution):
@@ -343,18 +360,6 @@ class ResourcesAnswer(serializers.Serializer[Any]):
     cpus = _Number()
     mem = _Number(help_text="MiB")
     disk = _Number(help_text="MiB")
-
-
-class FileAnswer(serializers.Serializer[Any]):
-    id = _Whole()
-    name = _Text()
-    size = _Whole(help_text="bytes")
-    media_type = _Text()
-    sha256 = _Text()
-    created = _when(maybe=False)
-    output_name = _Text()
-    job_exe = Reference(allow_null=True)
-    url = serializers.URLField()
 
 
 class JobUpdate(JobAnswer):

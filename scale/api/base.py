@@ -41,7 +41,8 @@ class View(APIView):
 
     authentication_classes = [Token, SessionAuthentication]
     content_negotiation_class = OneRenderer
-    metadata_class = None
+    #: OPTIONS is answered by nothing, and so is not said to be allowed.
+    http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     needs: ClassVar[Mapping[str, str]] = {}
     field_needs: ClassVar[Mapping[str, str]] = {}
 

@@ -64,7 +64,7 @@ class Scheduler(View):
         no_parameters(request)
         state = scheduler_state()
         if state is None:
-            raise NotFound("scheduler", "yet")
+            raise NotFound("scheduler", "yet", field="")
         return Response({"is_paused": state.is_paused})
 
     @operation(
@@ -83,7 +83,7 @@ class Scheduler(View):
         try:
             state = pause_scheduler(paused=change["is_paused"])
         except SchedulerState.DoesNotExist:
-            raise NotFound("scheduler", "yet") from None
+            raise NotFound("scheduler", "yet", field="") from None
         # 201 is what the interface has always answered here.
         return created(request, "/scheduler/", {"is_paused": state.is_paused})
 

@@ -3,12 +3,12 @@
 So a view need not say it, and cannot forget it. `scale.api.schema` is what views say themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from drf_spectacular.openapi import AutoSchema
 
-from scale.api.examples import example_of
+from scale.api.examples import example_of, example_of_parameter
 from scale.api.permissions import ANYBODY, LOGGED_IN, needed_by, roles_with
 
 _Part = dict[str, Any]
@@ -180,6 +180,7 @@ def complete(result: _Part, **_: Any) -> _Part:
     result["components"]["responses"] = {f"Error{name}": each for name, each in errors.items()}
     for methods in result["paths"].values():
         for operation in methods.values():
+            _show_parameters(operation.get("parameters", ()), schemas)
             body = operation.get("requestBody", {"content": {}})
             for media in body["content"].values():
                 _close(media["schema"], schemas)
@@ -192,6 +193,12 @@ def complete(result: _Part, **_: Any) -> _Part:
                 else:
                     _show_response(status, response, schemas)
     return result
+
+
+def _show_parameters(parameters: Iterable[_Part], schemas: _Part) -> None:
+    for parameter in parameters:
+        if "example" not in parameter and "examples" not in parameter:
+            parameter["example"] = example_of_parameter(parameter, schemas)
 
 
 def _show_response(status: str, response: _Part, schemas: _Part) -> None:

@@ -1,7 +1,8 @@
 """The one place that knows which of our errors is which HTTP status.
 
 Every answer that is an error has a body {"detail", "code"} and, where one part of the request is
-to blame, "field": the name of a parameter, or the path of a value in the body.
+to blame, "field": the name of a parameter or header, or the path of a value in the body, which as a
+whole is "body".
 """
 
 import logging
@@ -9,7 +10,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
@@ -41,13 +47,20 @@ HTTP_STATUS: Final[Mapping[type[ScaleError], int]] = {
     GatewayError: 503,
 }
 _MALFORMED: Final = (SuspiciousOperation, UnreadablePostError, BadRequest)
+#: What is to blame for errors that do not say it themselves.
+_BLAMED: Final[Mapping[type[Exception], str]] = {
+    exceptions.ParseError: "body",
+    exceptions.UnsupportedMediaType: "Content-Type",
+    exceptions.AuthenticationFailed: "Authorization",
+}
 
 
 class NotFound(exceptions.NotFound):
-    """What the path names does not exist."""
+    """What the path names, or `field` of the body, does not exist."""
 
-    def __init__(self, what: str, key: object) -> None:
+    def __init__(self, what: str, key: object, *, field: str = "id") -> None:
         super().__init__(f"There is no {what} {key}.")
+        self.field = field
 
 
 class RangeNotSatisfiable(exceptions.APIException):
@@ -77,9 +90,9 @@ def _answer(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, ScaleError):
         return _response_of(error)
     if isinstance(error, RequestDataTooBig):
-        return _simple(413, "too_large", str(error))
+        return _simple(413, "too_large", str(error), field="body")
     if isinstance(error, _MALFORMED):
-        return _simple(400, "bad_request", "The request cannot be read.")
+        return _simple(400, "bad_request", "The request cannot be read.", field="body")
     if isinstance(error, DataError):
         # The rest of the request is checked before; what only PostgreSQL can refuse is a range.
         return _simple(400, "invalid", "A value is out of range.")
@@ -102,8 +115,8 @@ def _response_of(error: ScaleError) -> Response:
     return Response(body, status=status)
 
 
-def _simple(status: int, code: str, detail: str) -> Response:
-    return Response({"detail": detail, "code": code}, status=status)
+def _simple(status: int, code: str, detail: str, **blamed: str) -> Response:
+    return Response({"detail": detail, "code": code, **blamed}, status=status)
 
 
 def _body(error: Exception, data: Any) -> dict[str, Any]:
@@ -115,7 +128,9 @@ def _body(error: Exception, data: Any) -> dict[str, Any]:
         return {"detail": f"{field}: {message}", "code": code, "field": field}
     detail = data.get("detail", "") if isinstance(data, dict) else data
     code = getattr(detail, "code", None) or "error"
-    return {"detail": str(detail), "code": code}
+    blamed = next((name for kind, name in _BLAMED.items() if isinstance(error, kind)), "")
+    field = getattr(error, "field", blamed)
+    return {"detail": str(detail), "code": code, **({"field": field} if field else {})}
 
 
 def _first(detail: Any, path: str) -> tuple[str, str, str]:
@@ -124,6 +139,8 @@ def _first(detail: Any, path: str) -> tuple[str, str, str]:
         name, inner = next(iter(detail.items()))
         if name == "non_field_errors":
             return _first(inner, path)
+        if isinstance(name, int):
+            return _first(inner, f"{path}[{name}]")
         return _first(inner, f"{path}.{name}" if path else str(name))
     if isinstance(detail, list):
         index, inner = next((n, each) for n, each in enumerate(detail) if each)
@@ -131,17 +148,17 @@ def _first(detail: Any, path: str) -> tuple[str, str, str]:
     return path, str(detail), getattr(detail, "code", "invalid")
 
 
-def _plain(status: int, code: str, detail: str) -> HttpResponse:
-    return HttpResponse(
-        orjson.dumps({"detail": detail, "code": code}),
-        status=status,
-        content_type="application/json",
-    )
+def _plain(status: int, code: str, detail: str, **blamed: str) -> HttpResponse:
+    body = orjson.dumps({"detail": detail, "code": code, **blamed})
+    # Where Django gives up before its middleware, nobody else says how long it is.
+    headers = {"Content-Length": str(len(body))}
+    return HttpResponse(body, status=status, content_type="application/json", headers=headers)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer what Django itself refuses, such as a host that is not ours."""
-    return _plain(400, "bad_request", "The request cannot be read.")
+    blamed = {"field": "Host"} if isinstance(exception, DisallowedHost) else {}
+    return _plain(400, "bad_request", "The request cannot be read.", **blamed)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -31,6 +31,8 @@ _USUAL: Final[Mapping[str, Any]] = {
     "field": "page_size",
     "highest_priority": 10,
     "hostname": "n7.example",
+    "job_type_category": "text",
+    "job_type_name": "word-count",
     "max_tries": 3,
     "media_type": "text/plain",
     "mem": 8192.0,
@@ -52,6 +54,18 @@ _USUAL: Final[Mapping[str, Any]] = {
     "uuid": "0b6e1f0c-4b7c-4d0e-9a52-0c8c4f9e9a11",
     "version": "1.0",
 }
+#: What parameters of these names are given, where the same name means something else in answers.
+_GIVEN: Final[Mapping[str, Any]] = {
+    "Idempotency-Key": "nightly-2026-03-01",
+    "If-None-Match": '"5f2b"',
+    "If-Range": '"5f2b"',
+    "Last-Event-ID": "1234",
+    "Range": "bytes=0-99",
+    "column": ["total_count"],
+    "ended": _AT,
+    "group": ["overview"],
+    "started": "PT3H0M0S",
+}
 _FORMATS: Final[Mapping[str, Any]] = {
     "binary": "the bytes",
     "date-time": _AT,
@@ -67,6 +81,13 @@ _TYPES: Final[Mapping[str, Any]] = {
     "object": {},
     "string": "text",
 }
+
+
+def example_of_parameter(parameter: _Part, schemas: _Part) -> Any:
+    """Return a value that a request may give a parameter: the default, if there is one."""
+    schema, name = parameter["schema"], parameter["name"]
+    usual = _GIVEN[name] if name in _GIVEN else example_of(schema, schemas, name)
+    return schema.get("default", usual)
 
 
 def example_of(schema: _Part, schemas: _Part, name: str = "") -> Any:

@@ -158,7 +158,8 @@ def _job_type(body: dict[str, Any]) -> JobType:
     exists = abs(named.get("id", 0)) <= BIGGEST_INTEGER
     found = read_row(JobType, **named) if exists else None
     if found is None:
-        raise NotFound("job type", " ".join(str(part) for part in named.values()))
+        field = "job_type" if "job_type" in body else "job_type_id"
+        raise NotFound("job type", " ".join(str(part) for part in named.values()), field=field)
     return found
 
 

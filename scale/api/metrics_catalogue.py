@@ -122,7 +122,7 @@ class PlotData(View):
 
 def _metric(name: str) -> Metric:
     if name not in METRICS:
-        raise NotFound("metric", name[:40])
+        raise NotFound("metric", name[:40], field="name")
     return METRICS[name]
 
 

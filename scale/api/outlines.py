@@ -143,7 +143,15 @@ _REVISION: Final[Template] = {
 }
 
 EXECUTION: Final = item_of(_EXECUTION)
-ATTEMPT: Final = item_of({**_EXECUTION, **_same(("exe_num", "error_message"))})
+ATTEMPT: Final = item_of(
+    {
+        **_EXECUTION,
+        **_same(("exe_num", "error_message")),
+        "cluster_id": "uuid",
+        "job_type": _under("job_type", JOB_TYPE_BASE),
+        "input_file_size": "job__disk_in_required",
+    }
+)
 JOB: Final = item_of(_JOB)
 #: What stands for the files is the document that names them.
 JOB_UPDATE: Final = item_of({**_JOB, "input_files": "data"})

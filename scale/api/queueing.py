@@ -49,7 +49,7 @@ class NewJob(View):
         body = body_of(request, bodies.NewJobBody)
         job_type = JobType.objects.filter(pk=body["job_type_id"]).first()
         if job_type is None:
-            raise NotFound("job type", body["job_type_id"])
+            raise NotFound("job type", body["job_type_id"], field="job_type_id")
         wanted = JobRequest(job_type, inputs_of(body.get("job_data", {}), job_type))
         [key] = submitted(request, [wanted], place="job_data.{}".format)
         details = details_of_job(request, key)
@@ -80,7 +80,7 @@ class RequeueJobs(View):
         body = body_of(request, bodies.RequeueBody)
         ids = requeue_matching(filters_of(body), at=timezone.now(), priority=body.get("priority"))
         if not ids:
-            raise NotFound("job", "that fits these filters")
+            raise NotFound("job", "that fits these filters", field="body")
         rows = jobs(Wanted(ids=ids)).order_by("last_modified", "id")
         outline = outlines.JOB.outline(outlines.JOB.names)
         return page_of(request, rows, page, outline.columns, outline.shape)

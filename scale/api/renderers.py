@@ -64,6 +64,15 @@ class OrjsonRenderer(BaseRenderer):
             return json.dumps(data, default=_other).encode()
 
 
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is compressed; the header says how."""
+
+    field = "Content-Encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"content encoding {encoding}"[:100])
+
+
 class StrictJsonParser(BaseParser):
     """Reads JSON in UTF-8 and refuses what JSON leaves open.
 
@@ -106,7 +115,7 @@ def _check_encoding(request: Any, media_type: str) -> None:
             raise UnsupportedMediaType(media_type)
     encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity")
     if encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"content encoding {encoding}"[:100])
+        raise UnsupportedEncoding(encoding)
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length.isdigit() and int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
         raise RequestDataTooBig(

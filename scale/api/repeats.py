@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,10 +18,11 @@ from scale.job.models import JobExecution
 from scale.job.submission import JobRequest, submit_job, submit_jobs
 
 _NAME: Final = "Idempotency-Key"
-_LONGEST: Final = 255
+# No comma: with one between them arrive the values of a header that comes twice (RFC 9110, 5.3).
+_KEY: Final = re.compile(r"[!-+\--~]([ -+\--~]{0,253}[!-+\--~])?", re.ASCII)
 IDEMPOTENCY_KEY: Final = OpenApiParameter(
     _NAME,
-    {"type": "string", "minLength": 1, "maxLength": _LONGEST},
+    {"type": "string", "pattern": f"^{_KEY.pattern}$"},
     OpenApiParameter.HEADER,
     description="A text of the client's own. The same request with the same key again makes no "
     "more jobs and answers with those of the first; another request with that key is refused. "
@@ -58,8 +60,8 @@ def _submitted(
     request: Request, submit: Callable[..., list[int]], place: Callable[[str], str]
 ) -> list[int]:
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if key is not None and not (0 < len(key) <= _LONGEST and key.isascii() and key.isprintable()):
-        raise InvalidInput(_NAME, f"must be 1 to {_LONGEST} printable ASCII characters")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidInput(_NAME, "must be 1 to 255 printable ASCII characters without a comma")
     try:
         return _once(request, submit, key)
     except InvalidInput as error:

@@ -34,7 +34,7 @@ class RequeueJob(View):
         try:
             requeue_afresh(key, at=timezone.now())
         except Job.DoesNotExist:
-            raise NotFound("job", key) from None
+            raise NotFound("job", key, field="job_id") from None
         return Response(details_of_job(request, key))
 
 

@@ -249,6 +249,7 @@ def job_details(
     link: Link,
 ) -> Shape:
     """Shape a job with its executions, newest first, and its files."""
+    inputs, outputs = tuple(inputs), tuple(outputs)
     return {
         **job_full(found),
         "error_message": executions[0]["error_message"] if executions else "",
@@ -256,6 +257,8 @@ def job_details(
         "job_exes": executions,
         "inputs": [_given(each, link) for each in inputs],
         "outputs": [_given(each, link) for each in outputs],
+        "input_files": _files(inputs, link),
+        "products": _files(outputs, link),
     }
 
 
@@ -266,6 +269,17 @@ def _given(given: Given, link: Link) -> Shape:
     elif isinstance(value, File):
         value = file(value, link)
     return {"name": given.name, "type": given.type, "value": value}
+
+
+def _files(given: Iterable[Given], link: Link) -> list[Shape]:
+    """Shape the stored files of inputs or outputs, each once, in their order."""
+    values = [value for each in given for value in _listed(each.value)]
+    stored = {value.pk: value for value in values if isinstance(value, File)}
+    return [file(each, link) for each in stored.values()]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def job_type_details(found: JobType, errors: Iterable[Error]) -> Shape:

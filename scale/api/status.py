@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpResponse
 from django.urls import path
@@ -40,6 +40,8 @@ from scale.scheduler.overview import (
     states_on_nodes,
 )
 
+_MIB: Final = 1024 * 1024
+
 
 class Status(View):
     """The scheduler, the cluster and the queue."""
@@ -56,7 +58,8 @@ class Status(View):
         no_parameters(request)
         now = timezone.now()
         found = overview(now=now)
-        answer = Response({"timestamp": now, **_status(found)}, 200 if found.is_alive else 503)
+        status, headers = (200, {}) if found.is_alive else (503, {"Retry-After": "1"})
+        answer = Response({"timestamp": now, **_status(found)}, status, headers=headers)
         # Django would log each 503 as an error; whoever asks knows what it means.
         answer._has_been_logged = True  # type: ignore[attr-defined]  # as log_response does
         return answer
@@ -180,14 +183,16 @@ class _Facts(Collector):
         yield from _of_scheduler(found, now)
         if found.measured:
             yield from _of_leader(found.measured)
+            if found.is_alive:
+                yield from _resources("offered", "of the offers in hand", found.measured.offered)
         yield _gauge("queue_depth", "Executions that wait.", found.queue_depth)
         yield _each("executions", "Executions.", "status", found.executions)
         yield _each("executions_on_nodes", "Live executions.", "state", states_on_nodes())
         errors = failures_by_category()
         yield _counters("execution_errors", "Executions that failed.", "category", errors)
         yield _each("nodes", "Nodes.", "state", found.fleet.states)
-        yield _resources("total", "What the nodes have.", found.fleet.total)
-        yield _resources("used", "What live tasks were placed by.", found.used)
+        yield from _resources("capacity", "of the nodes that are online", found.fleet.total)
+        yield from _resources("used", "that live tasks were placed by", found.used)
         left = owed()
         lag_s = (now - left.logs_since).total_seconds() if left.logs_since else 0
         yield _gauge("logs_owed", "Ended executions whose logs are not stored.", left.logs)
@@ -219,7 +224,6 @@ def _of_leader(measured: Measured) -> Iterator[Metric]:
         yield CounterMetricFamily(f"scale_{what}", about, value=counts[what])
     ended = {"finished": counts["finished"], "failed": counts["failed"]}
     yield _counters("executions_ended", "Executions that ran and ended.", "how", ended)
-    yield _resources("offered", "What the offers in hand have.", measured.offered)
     yield _histogram("queue_wait", "From queued to launched.", measured.waits)
     yield _histogram("round", "What rounds of the scheduler took.", measured.rounds)
 
@@ -242,9 +246,11 @@ def _counters(name: str, about: str, label: str, counts: Mapping[str, int]) -> M
     return family
 
 
-def _resources(what: str, about: str, of: Resources) -> Metric:
-    amounts = {"cpus": of.millicpus / 1000, "mem": of.mem_mib, "disk": of.disk_mib}
-    return _each(f"resources_{what}", f"{about} Cores and MiB.", "kind", amounts)
+def _resources(what: str, about: str, of: Resources) -> Iterator[Metric]:
+    """Make a metric of each kind: units do not mix in one, and are cores and bytes."""
+    yield _gauge(f"cpus_{what}", f"Cores {about}.", of.millicpus / 1000)
+    yield _gauge(f"memory_{what}_bytes", f"Memory {about}.", of.mem_mib * _MIB)
+    yield _gauge(f"disk_{what}_bytes", f"Disk {about}.", of.disk_mib * _MIB)
 
 
 def _histogram(name: str, about: str, seen: Distribution) -> Metric:

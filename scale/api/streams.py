@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mutabl
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
@@ -297,13 +298,7 @@ def _with_database(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _wanted(scope: Scope) -> Wanted:
-    headers = dict(scope["headers"])
-
-    def header(name: str) -> str | None:
-        value: bytes | None = headers.get(name.encode())
-        return None if value is None else value.decode("latin-1")
-
-    return wanted_by(scope["method"], header, _query(scope))
+    return wanted_by(scope["method"], partial(_header, scope), _query(scope))
 
 
 def _followed(scope: Scope) -> tuple[str, int, bool]:
@@ -312,11 +307,17 @@ def _followed(scope: Scope) -> tuple[str, int, bool]:
     name = query.choice("stream", NAMES) or "stdout"
     offset = query.integer("offset", default=0, least=0, most=BIGGEST_INTEGER)
     query.done()
-    last = dict(scope["headers"]).get(b"last-event-id", b"")
-    resumed = last.isdigit() and len(last) < 20
+    last = _header(scope, "last-event-id") or ""
+    resumed = last.isascii() and last.isdigit() and len(last) < 20
     if last and not resumed:
         raise InvalidInput("Last-Event-ID", "must be the id of an event")
     return name, int(last) if resumed else offset, resumed
+
+
+def _header(scope: Scope, name: str) -> str | None:
+    """Return a header; one that comes twice with both values, as WSGI servers do."""
+    values = [value for key, value in scope["headers"] if key == name.encode()]
+    return b",".join(values).decode("latin-1") if values else None
 
 
 def _query(scope: Scope) -> Query:

@@ -12,17 +12,17 @@ from urllib.parse import urlencode
 from django.db import connection
 
 _PROGRAM = """
-import socket, uvicorn
+import socket
+from scale.cli.commands.web import run
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
-config = uvicorn.Config("scale.asgi:application", lifespan="on", log_config=None, ws="none")
-uvicorn.Server(config).run([listener])
+run(host="127.0.0.1", port=0, access_log=False, descriptor=listener.detach())
 """
 
 
 @contextmanager
 def served(folder: Path, **settings: str) -> Iterator[str]:
-    """Run `scale.asgi` on the test database; yield its URL. What it logs is in `folder`/log."""
+    """Run `scale web` on the test database; yield its URL. What it logs is in `folder`/log."""
     facts = connection.settings_dict
     query = urlencode({"host": facts["HOST"], "user": facts["USER"]})
     environment = {

@@ -37,6 +37,9 @@ def test_the_attempts_of_a_job_are_listed_newest_first(
     first = answer["results"][1]
     assert (first["status"], first["error_message"]) == ("FAILED", "it failed")
     assert first["job"]["id"] == retried.pk
+    assert first["cluster_id"] == str(retried.executions.get(exe_num=1).uuid)
+    assert first["job_type"] == first["job"]["job_type"]
+    assert first["input_file_size"] == retried.disk_in_required
 
 
 @pytest.mark.parametrize(

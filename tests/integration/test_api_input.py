@@ -1,6 +1,7 @@
 """Everything wrong that a request can hold, tried on every operation that the schema has."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -50,7 +51,7 @@ BODIES: Final[list[tuple[bytes, str]]] = [
 
 @dataclass(frozen=True)
 class Case:
-    """A request that is wrong, and the name that the answer must hold, if it is known."""
+    """A request that is wrong, and the name that the answer must hold; some name, if empty."""
 
     about: str
     suffix: str = ""
@@ -181,11 +182,11 @@ def complaints(answer: Any, case: Case) -> Iterator[str]:
         yield f"{answer.status_code}"
         return
     said = answer.json()
-    if not (said.get("detail") and said.get("code")) or set(said) - {"detail", "code", "field"}:
+    if set(said) != {"detail", "code", "field"} or not all(said.values()):
         yield f"{said}"
     elif (
         case.field
         and answer.status_code == 400
-        and said.get("field", "").split(".")[0] != case.field
+        and re.split(r"[.\[]", said["field"])[0] != case.field
     ):
         yield f"{answer.status_code} {said}"

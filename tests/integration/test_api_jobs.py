@@ -105,20 +105,20 @@ def test_the_type_may_be_given_by_its_id_and_numbers_as_text(
         ({"job_type": {"name": "word-count"}}, 400, "job_type.version"),
         ({"job_type": {"name": "word-count", "version": "1.0", "x": 1}}, 400, "job_type.x"),
         ({"job_type": {"name": "word-count", "version": 1}}, 400, "job_type.version"),
-        ({"job_type": {"name": "word-count", "version": "9"}}, 404, None),
-        ({"job_type_id": 999_999}, 404, None),
-        ({"job_type_id": 2**63 - 1}, 404, None),
+        ({"job_type": {"name": "word-count", "version": "9"}}, 404, "job_type"),
+        ({"job_type_id": 999_999}, 404, "job_type_id"),
+        ({"job_type_id": 2**63 - 1}, 404, "job_type_id"),
         ({"job_type_id": "9" * 30}, 400, "job_type_id"),
         ({"job_type_id": "x"}, 400, "job_type_id"),
         ({"job_type_id": None}, 400, "job_type_id"),
     ],
 )
 def test_the_type_of_a_job_must_exist(
-    body: dict[str, Any], status: int, field: str | None, job_type: JobType, api: APIClient
+    body: dict[str, Any], status: int, field: str, job_type: JobType, api: APIClient
 ) -> None:
     answer = api.post("/jobs/", body, format="json")
     assert answer.status_code == status
-    assert answer.json().get("field") == field
+    assert answer.json()["field"] == field
     assert answer.json()["detail"]
     assert not Job.objects.exists()
 
@@ -206,6 +206,8 @@ def test_outputs_are_shown_as_files(
     values = {each["name"]: each["value"] for each in found["inputs"]}
     assert [each["id"] for each in values["more"]] == [file.pk for file in given]
     assert values["text"] == {"uri": "http://host/x"}
+    assert found["input_files"] == values["more"], "what is stored, and nothing else"
+    assert found["products"] == [outputs["count"], *outputs["parts"]]
 
 
 def test_attempts_are_listed_newest_first_with_the_last_ones_reason(

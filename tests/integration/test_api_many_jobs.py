@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Barrier
 from typing import Any
 
+import psycopg2
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -18,7 +20,13 @@ from scale.core.errors import InvalidInput
 from scale.core.lifecycle import State
 from scale.job import bulk_actions
 from scale.job.asked import BulkAction, IdempotencyKey
-from scale.job.bulk_actions import Filters, advance_bulk_action, ask_bulk_action, requeue_matching
+from scale.job.bulk_actions import (
+    Filters,
+    advance_bulk_action,
+    ask_bulk_action,
+    jobs_by,
+    requeue_matching,
+)
 from scale.job.idempotency import submit_once
 from scale.job.models import Job, JobExecution, JobType
 from scale.job.submission import JobRequest, submit_jobs
@@ -151,7 +159,7 @@ def test_a_request_that_failed_leaves_its_key_free(
     assert Job.objects.count() == 2
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "\xe9", "a\tb"])
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "\xe9", "a\tb", "twice,twice"])
 def test_a_key_that_is_none(
     key: str, make_job_type: Callable[..., JobType], api: APIClient
 ) -> None:
@@ -184,6 +192,29 @@ def test_of_two_requests_with_one_key_at_the_same_time_one_makes_the_job(
         answers = list(pool.map(submit, range(4)))
     assert Job.objects.count() == 1
     assert all(each == answers[0] for each in answers)
+
+
+def test_a_key_that_is_forgotten_just_when_it_is_met_is_free(
+    make_job_type: Callable[..., JobType], make_user: Callable[..., Any]
+) -> None:
+    user, now = make_user(), timezone.now()
+    old = now - timedelta(days=8)
+    IdempotencyKey.objects.create(user=user, key="k", request_hash="other", created=old)
+    met: list[str] = []
+
+    def forget_before_it_is_read(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("SELECT") and "idempotency_key" in sql and not met:
+            met.append(sql)
+            forget_idempotency_keys()
+        return execute(sql, *rest)
+
+    submit = partial(submit_jobs, [JobRequest(make_job_type())], user="u", at=now)
+    facts: dict[str, Any] = {"user_id": user.pk, "key": "k", "request_hash": "h", "at": now}
+    with connection.execute_wrapper(forget_before_it_is_read):
+        made = submit_once(submit, **facts)
+    assert met
+    assert submit_once(submit, **facts) == made
+    assert Job.objects.count() == 1
 
 
 def test_keys_are_forgotten_after_a_week(make_user: Callable[..., Any]) -> None:
@@ -224,7 +255,7 @@ def test_a_job_is_made_by_its_data_document(
 @pytest.mark.parametrize(
     ("change", "status", "field"),
     [
-        ({"job_type_id": 999_999}, 404, None),
+        ({"job_type_id": 999_999}, 404, "job_type_id"),
         ({"job_type_id": "BAD"}, 400, "job_type_id"),
         ({"job_type_id": ...}, 400, "job_type_id"),
         ({"job_data": 123}, 400, "job_data"),
@@ -389,6 +420,19 @@ def test_the_worker_requeues_what_fits(world: dict[str, Job], api: APIClient) ->
     assert api.get(answer["Location"]).json()["done"] == 2
 
 
+def test_thousands_of_job_types_are_no_condition_each(
+    world: dict[str, Job], django_assert_num_queries: Callable[..., Any]
+) -> None:
+    named = [{"name": "i", "version": str(n)} for n in range(3, 10_000)]
+    named += [{"name": "i", "version": "1"}, {"name": "t", "version": "2"}]  # none; only crosswise
+    assert not jobs_by(Filters(job_types=named)).exists()
+    with django_assert_num_queries(2) as asked:
+        found = set(jobs_by(Filters(job_types=[*named, {"name": "t", "version": "1"}])))
+    assert found == {world["queued"], world["failed"], world["completed"]}
+    # A tree of so many takes Django and PostgreSQL seconds, and each step asks again.
+    assert not any(" OR " in query["sql"] for query in asked.captured_queries)
+
+
 def test_what_cannot_be_changed_is_counted_with_its_reason(
     world: dict[str, Job], api: APIClient
 ) -> None:
@@ -418,7 +462,10 @@ def test_an_action_goes_on_where_it_was_left(
     work_off_bulk_actions()
     row.refresh_from_db()
     assert (row.done, row.failed) == (5, 0)
+    finished = row.finished
     assert not advance_bulk_action(action, at=timezone.now())
+    row.refresh_from_db()
+    assert (row.done, row.finished) == (5, finished)
     assert {Job.objects.get(pk=job.pk).status for job in jobs} == {"CANCELED"}
     later.refresh_from_db()
     assert later.status == "QUEUED"
@@ -437,6 +484,20 @@ def test_a_list_of_ids_is_worked_off_in_parts(
     action = post(api, "/jobs/cancel/", job_ids=[*ids, *ids[:2], 999_999]).json()["id"]
     work_off_bulk_actions()
     assert BulkAction.objects.get(pk=action).done == 6
+
+
+def test_a_job_that_is_named_before_it_is_made_is_not_meant(
+    make_job: Callable[..., Job], api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_actions, "BATCH_JOBS", 2)
+    last = make_job().pk
+    action = post(api, "/jobs/cancel/", job_ids=[last, last + 1, last + 2]).json()["id"]
+    later = make_job()
+    assert later.pk == last + 1
+    work_off_bulk_actions()
+    assert BulkAction.objects.get(pk=action).done == 1
+    later.refresh_from_db()
+    assert later.status == "QUEUED"
 
 
 def test_an_action_that_breaks_does_not_keep_the_others(
@@ -477,6 +538,22 @@ def test_two_workers_count_each_job_once(
     action.refresh_from_db()
     assert (action.done, action.failed) == (20, 0)
     assert action.finished is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_action_that_another_worker_is_at_is_left_to_it(make_job: Callable[..., Job]) -> None:
+    job, now = make_job(), timezone.now()
+    action = ask_bulk_action(BulkAction.Kind.CANCEL, Filters(), user_id=None, at=now)
+    other = psycopg2.connect(**connection.get_connection_params())
+    with closing(other), other.cursor() as cursor:
+        cursor.execute("SELECT FROM bulk_action FOR UPDATE")
+        assert not advance_bulk_action(action.pk, at=now)
+        job.refresh_from_db()
+        assert job.status == "QUEUED"
+        other.rollback()
+    assert not advance_bulk_action(action.pk, at=now)
+    job.refresh_from_db()
+    assert job.status == "CANCELED"
 
 
 @pytest.mark.parametrize(

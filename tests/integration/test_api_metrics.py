@@ -7,9 +7,9 @@ from threading import Barrier
 from typing import Any
 
 import pytest
-from conftest import launch
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from launching import launch
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -351,6 +351,7 @@ def test_a_timeline_counts_what_ended_by_job_type(
     assert list(found(PERIOD)) == ["a", "b"]
     assert set(found(f"{PERIOD}&name=b")) == {"b"}
     assert set(found(f"{PERIOD}&id={one.pk}")) == {"a"}
+    assert set(found(f"{PERIOD}&category=y")) == {"b"}
     assert set(found(f"{PERIOD}&category=y&category=x")) == {"a", "b"}
     assert found("started=2020-01-02T10:00:00Z&ended=2020-01-02T11:00:00Z&name=a") == {"a": [first]}
     assert found("") == {"a": [], "b": []}

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from knox.models import get_token_model
 from served import served
 
 from scale.error.models import Error
+from scale.job.models import Job, JobType
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HEAD = b"POST /errors/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -62,7 +63,7 @@ def test_what_is_no_request_is_refused_before_anything_is_done(url: str) -> None
     ):
         status, body = sent(url, request)
         assert 400 <= status < 500, (request, status)
-        assert b"Traceback" not in body
+        assert {"detail", "code"} <= set(json.loads(body)), (request, body)
     assert counts == [
         model._base_manager.count() for model in apps.get_app_config("error").get_models()
     ]
@@ -77,6 +78,27 @@ def test_a_body_that_comes_in_chunks_is_read_whole(url: str) -> None:
         request += b"%x\r\n%s\r\n" % (len(part), part)
     assert sent(url, request)[0] == 201
     assert Error.objects.filter(name="in-chunks").exists()
+
+
+def test_a_header_that_comes_twice_is_refused_by_its_name(
+    url: str, make_job_type: Callable[..., JobType]
+) -> None:
+    job = b'{"job_type_id":%d}' % make_job_type().pk
+    user = User.objects.create_superuser("twice")
+    token = get_token_model().objects.create(user=user, expiry=None)[1].encode()
+    known = b"Authorization: Token %s\r\n" % token
+    body = b'{"name":"twice","title":"t","description":"d","category":"DATA"}'
+    for address, twice, field in (
+        (b"errors", b"Content-Type: application/json\r\n" + known, "Content-Type"),
+        (b"errors", known * 2, "Authorization"),
+        (b"jobs", b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n" + known, "Idempotency-Key"),
+    ):
+        head = HEAD.replace(b"errors", address) + twice
+        said = job if address == b"jobs" else body
+        status, answer = sent(url, head + b"Content-Length: %d\r\n\r\n%s" % (len(said), said))
+        assert (400 <= status < 500, json.loads(answer)["field"]) == (True, field)
+    assert not Error.objects.filter(name="twice").exists()
+    assert not Job.objects.exists()
 
 
 def test_the_pages_of_the_description_are_open_however_they_are_asked_for(url: str) -> None:

@@ -78,6 +78,9 @@ def test_job_types_count_what_runs_whenever_it_began(
     assert found[1]["job_counts"] == []
     longer = api.get("/job-types/status/?started=2019-01-01T00:00:00Z").json()["results"][0]
     assert counts(longer["job_counts"])["COMPLETED", None] == 2
+    period = "started=2019-01-01T00:00:00Z&ended=2021-01-01T00:00:00Z"
+    then = api.get(f"/job-types/status/?{period}").json()["results"][0]
+    assert counts(then["job_counts"]) == {("RUNNING", None): 2, ("COMPLETED", None): 1}
 
 
 def test_running_job_types_come_with_the_oldest_first(

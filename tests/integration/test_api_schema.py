@@ -68,8 +68,17 @@ def test_every_operation_says_what_it_is_and_who_may(schema: Any) -> None:
         assert operation["x-roles"], name
         assert ("x-permission" in operation) == (operation["x-roles"][-1] == "admin"), name
         for parameter in operation.get("parameters", ()):
-            assert parameter.get("description") or examples_of(parameter), (name, parameter["name"])
+            assert parameter.get("description"), (name, parameter["name"])
     assert len(names) == len(set(names))
+
+
+def test_every_parameter_has_an_example_that_fits(schema: Any) -> None:
+    for name, operation in each_operation(schema):
+        for parameter in operation.get("parameters", ()):
+            assert examples_of(parameter), (name, parameter["name"])
+            for value in examples_of(parameter):
+                where = (name, parameter["name"], value)
+                assert valid(schema, parameter["schema"], value) == [], where
 
 
 def test_every_body_and_every_answer_has_an_example_that_fits(schema: Any) -> None:

@@ -1,5 +1,6 @@
 """/status/, /scheduler/queued-resources/ and /metrics say what is so."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,6 +113,7 @@ def test_a_silent_scheduler_is_503_and_its_master_not_online(
     SchedulerState.objects.update(heartbeat=at)
     answer = api.get("/status/")
     assert answer.status_code == 503
+    assert answer["Retry-After"] == "1"
     assert answer.json()["scheduler"]["is_online"] is False
     assert answer.json()["master"]["is_online"] is False
     assert answer.json()["scheduler"]["leading_since"] is None
@@ -205,8 +207,8 @@ def test_prometheus_reads_the_metrics(
     assert samples["scale_executions", "CANCELED"] == 0
     assert samples["scale_executions_on_nodes", "running"] == 1
     assert samples["scale_nodes", "ready"] == 2
-    assert samples["scale_resources_used", "cpus"] == 0.5
-    assert samples["scale_resources_offered", "mem"] == 1024
+    assert samples["scale_cpus_used",] == 0.5
+    assert samples["scale_memory_offered_bytes",] == 1024 * 1024 * 1024
     assert samples["scale_logs_owed",] == 2
     assert 0 <= samples["scale_log_lag_seconds",] < 60, "of the oldest execution"
     assert samples["scale_execution_errors_total", "ALGORITHM"] == 1
@@ -220,6 +222,27 @@ def test_prometheus_reads_the_metrics(
     assert samples["scale_queue_wait_seconds_count",] == 2
     assert samples["scale_queue_wait_seconds_sum",] == 100.75
     assert samples["scale_round_seconds_count",] == 1
+
+
+def test_metrics_are_named_as_prometheus_has_it(leading: None, api: APIClient) -> None:
+    families = list(text_string_to_metric_families(api.get("/metrics").content.decode()))
+    assert len({family.name for family in families}) == len(families) >= 30
+    for family in families:
+        assert re.fullmatch(r"scale(_[a-z]+)+", family.name)
+        assert family.documentation.endswith("."), family.name
+        if family.type == "gauge":
+            assert not family.name.endswith(("_total", "_count", "_sum", "_bucket")), family.name
+        assert {"mib", "ms", "mem", "millicpus", "minutes"}.isdisjoint(family.name.split("_"))
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert labels <= {"status", "state", "category", "how", "le"}, "one unit in each metric"
+
+
+def test_what_a_silent_leader_had_in_hand_is_no_metric(leading: None, api: APIClient) -> None:
+    assert ("scale_cpus_offered",) in read(api.get("/metrics"))
+    SchedulerState.objects.update(heartbeat=timezone.now() - timedelta(seconds=13))
+    samples = read(api.get("/metrics"))
+    assert not [name for name, *_ in samples if "offered" in name]
+    assert samples["scale_launches_total",] == 7
 
 
 def test_before_any_leader_there_are_metrics_all_the_same(db: None, api: APIClient) -> None:

@@ -61,6 +61,14 @@ def test_what_the_leader_stored_is_shown(
     }
 
 
+def test_what_was_queued_later_waits_since_then(
+    leading: None, make_execution: Callable[..., JobExecution], api: APIClient
+) -> None:
+    queued = make_execution(State.QUEUED, at=LATER + timedelta(hours=1))
+    explained(queued)
+    assert reason(api, queued)["since"] == "2020-01-01T14:00:00.000Z"
+
+
 def test_without_a_leader_nothing_is_launched(
     make_execution: Callable[..., JobExecution], api: APIClient
 ) -> None:
@@ -142,7 +150,9 @@ def test_a_filter_that_nothing_fits_answers_an_empty_list(
     leading: None, make_execution: Callable[..., JobExecution], api: APIClient
 ) -> None:
     make_execution(State.QUEUED)
-    assert api.get("/job-executions/?waiting_reason=NO_NODES").json()["results"] == []
+    for walk in ("", "&cursor=", "&cursor=&order=-id"):
+        answer = api.get(f"/job-executions/?waiting_reason=NO_NODES{walk}")
+        assert answer.json() == {"count": 0, "next": None, "previous": None, "results": []}
 
 
 def test_reasons_cost_as_many_queries_however_much_waits(

@@ -5,8 +5,21 @@ import sys
 from typing import Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _FINISH_REQUESTS_WITHIN_S: Final = 2
+_NO_HTTP: Final = b'{"detail":"The request is no valid HTTP.","code":"bad_request"}'
+
+
+class _Http(HttpToolsProtocol):
+    """Refuses what cannot be read in the form of all other errors, and hangs up."""
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(_NO_HTTP), _NO_HTTP)
+        )
+        self.transport.close()
 
 
 def run(*, host: str, port: int, access_log: bool, descriptor: int | None) -> None:
@@ -18,6 +31,7 @@ def run(*, host: str, port: int, access_log: bool, descriptor: int | None) -> No
         access_log=access_log,
         log_config=None,  # Django's LOGGING has uvicorn's loggers, too
         server_header=False,
+        http=_Http,
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=_FINISH_REQUESTS_WITHIN_S,
