@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -107,15 +107,24 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def url(*schemes: str) -> Callable[[str], str]:
     """Make a cast that wants a URL with a host and one of these schemes; drops a last slash."""
+    form = " or ".join(f"{scheme}://host" for scheme in schemes)
 
     def cast(text: str) -> str:
-        parts = urlsplit(text)
+        parts = _split(text, form)
         somewhere = parts.netloc or (parts.scheme.endswith("+socket") and parts.path)
         if parts.scheme not in schemes or not somewhere:
-            raise ValueError("must be a URL like " + " or ".join(f"{s}://host" for s in schemes))
+            raise ValueError(f"must be a URL like {form}")
         return text.rstrip("/")
 
     return cast
+
+
+def _split(text: str, form: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:
+        # Its words may repeat the password.
+        raise ValueError(f"must be a URL like {form}") from None
 
 
 def database_url(text: str) -> dict[str, object]:
@@ -123,10 +132,11 @@ def database_url(text: str) -> dict[str, object]:
 
     A socket folder is given as `postgresql:///name?host=/folder`.
     """
-    parts = urlsplit(text)
+    form = "postgresql://user:password@host:port/name"
+    parts = _split(text, form)
     name = unquote(parts.path.lstrip("/"))
     if parts.scheme not in {"postgresql", "postgres"} or not name:
-        raise ValueError("must be postgresql://user:password@host:port/name")
+        raise ValueError(f"must be {form}")
     query = dict(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
     host = unquote(query.pop("host", parts.hostname or ""))
     try:

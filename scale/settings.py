@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from scale.env import (
     Environment,
@@ -98,6 +99,9 @@ for _network in SCALE_AGENT_FORBIDDEN_NETWORKS:
 # Whoever guesses the key makes sessions and agents' tokens. Django's check wants as much (W009).
 if SCALE_API_URL.startswith("https://") and (len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5):
     env.refuse("SCALE_SECRET_KEY", "must have at least 50 characters, and random ones")
+# It is in command lines, where every user of an agent sees it.
+if "@" in urlsplit(SCALE_API_URL).netloc:
+    env.refuse("SCALE_API_URL", "must not hold a user name or password")
 if SCALE_FAIL_POINT and not SCALE_TESTING:
     env.refuse("SCALE_FAIL_POINT", "kills the process, and is for tests only: SCALE_TESTING=true")
 env.check()

@@ -48,6 +48,7 @@ def test_the_deployment_check_is_clean_for_production() -> None:
         ("SCALE_AGENT_FORBIDDEN_NETWORKS", "everywhere"),
         ("SCALE_AGENT_FILE_ROOTS", "data"),
         ("SCALE_MESOS_SECRET", ""),
+        ("SCALE_API_URL", "https://scale:password@scale.example.org"),
     ],
 )
 def test_a_setting_that_would_open_a_hole_stops_the_start(name: str, value: str) -> None:
