@@ -27,6 +27,8 @@ def main() -> int:
     began = time.monotonic()
     with world(keep=wanted.keep, small_disk=not wanted.keep) as made:
         print(f"in {made.home}", flush=True)
+        if not made.small_disk:
+            print("no fault fills a disk: that takes root, and goes without --keep", flush=True)
         run = Run(
             made,
             wanted.seed,

@@ -1,7 +1,7 @@
 """Stands between the scheduler and the master, and behaves as a bad network or a bad master.
 
 `python bad_wire.py PORT MASTER_PORT FILE`: how it behaves is the word in FILE, looked at again and
-again. Standard library only.
+again. It prints that word each time that somebody has met with it. Standard library only.
 """
 
 import asyncio
@@ -41,8 +41,12 @@ class Wire:
         for writer in self._writers:
             writer.close()
 
+    def _met(self) -> None:
+        print(self.mood, flush=True)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mood in ENDING:
+            self._met()
             if self.mood == "503":
                 await reader.read(BLOCK)
                 writer.write(UNAVAILABLE)
@@ -66,11 +70,13 @@ class Wire:
         with suppress(OSError, asyncio.IncompleteReadError):
             while block := await reader.read(BLOCK):
                 if self.mood == "hang" or (self.mood == "deaf" and not asked):
+                    self._met()
                     continue
                 half = self.mood == "half" and not asked
                 writer.write(block[: len(block) // 2] if half else block)
                 await writer.drain()
                 if half:
+                    self._met()
                     break
         writer.close()
 

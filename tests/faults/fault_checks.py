@@ -1,13 +1,15 @@
 """What must hold after a run, from the database, the history, the witness and the machine."""
 
+import gzip
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from fault_program import AGENTS
-from fault_work import BY_NAME
+from fault_work import BY_NAME, INPUT
 from fault_world import World
 
 from scale.core.lifecycle import MOVES, TERMINAL, Event, State
@@ -16,10 +18,18 @@ from scale.core.lifecycle import MOVES, TERMINAL, Event, State
 LOST: Final = ("node-lost", "scheduler-lost")
 #: What a command of one phase prints, whole.
 PRINTED: Final = "begin\nend\n"
-#: What a scheduler may end with when its database is taken away; a supervisor starts it again.
-_ALLOWED: Final = ("OperationalError", "InterfaceError", "AdminShutdown")
-_RAISED: Final = re.compile(
-    r"^([A-Za-z_][\w.]*(?:Error|Exception|Shutdown|Lost|Transition|DoesNotExist)): ", re.MULTILINE
+_DATABASE_ERRORS: Final = ("OperationalError", "InterfaceError", "AdminShutdown", "DiskFull")
+#: What each may raise when its database is taken away, or its broker.
+_ALLOWED: Final = {
+    "scheduler": _DATABASE_ERRORS,
+    "web": _DATABASE_ERRORS,
+    "worker": (*_DATABASE_ERRORS, "ConnectionError"),
+}
+_RAISED: Final = re.compile(r"^(?:[ \t].*\n|\n)*([\w.]+)")
+#: The words between an exception and the one that was raised while it was handled.
+_LEADS_ON: Final = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
 )
 
 
@@ -120,13 +130,14 @@ def _check_jobs(world: World, found: Findings) -> None:
             found.lost.append(f"job {pk} ({name}) is {status}, {error}")
         elif kind.with_file and status == "COMPLETED" and not results.get("output_data"):
             found.lost.append(f"job {pk} ({name}) has no output")
-    for pk, size in world.database.rows(
-        "SELECT x.id, (SELECT min(f.size) FROM file f WHERE f.execution_id = x.id)"
-        " FROM job_execution x JOIN job_type t ON t.id = x.job_type_id"
+    for pk, name in world.database.rows(
+        "SELECT x.id, f.storage_name FROM job_execution x"
+        " JOIN job_type t ON t.id = x.job_type_id LEFT JOIN file f ON f.execution_id = x.id"
         " WHERE t.name = 'files' AND x.state = 'completed'"
     ):
-        if size != len("some words\n"):
-            found.lost.append(f"execution {pk} has an output of {size} bytes")
+        stored = world.files / (name or "nothing")
+        if not stored.exists() or stored.read_text() != INPUT:
+            found.lost.append(f"execution {pk} has an output that is not its input: {name}")
 
 
 def _check_witness(world: World, found: Findings) -> None:
@@ -144,13 +155,16 @@ def _check_witness(world: World, found: Findings) -> None:
     for job in said.keys() - rows.keys():
         found.wrong.append(f"job {job} ran and has no row")
     for job, attempts in rows.items():
-        found.doubled += _doubled(job, attempts, said[job])
+        found.doubled += doubled(job, attempts, said[job])
+        for pk in said[job].keys() - {attempt.pk for attempt in attempts}:
+            found.wrong.append(f"execution {pk} of job {job} ran and has no row")
         for attempt in attempts:
             if attempt.state == "completed" and not said[job][attempt.pk]:
                 found.lost.append(f"execution {attempt.pk} completed, and never ran to its end")
 
 
-def _doubled(job: int, attempts: list[Attempt], said: Counter[int]) -> Iterator[str]:
+def doubled(job: int, attempts: list[Attempt], said: Counter[int]) -> Iterator[str]:
+    """Compare how often the attempts of a job ran to their end with how often they may."""
     for pk, times in said.items():
         if times > 1:
             yield f"execution {pk} of job {job} ran to its end {times} times"
@@ -176,11 +190,13 @@ def _check_machine(world: World, found: Findings) -> None:
 
 def _check_logs(world: World, found: Findings) -> None:
     """Look for the log of every task that ran; read those of commands that ended by themselves."""
-    for pk, phase in world.database.rows(
-        "SELECT execution_id, phase FROM archived_log WHERE lost AND stream = 'stdout'"
+    for pk, phase, stream in world.database.rows(
+        "SELECT execution_id, phase, stream FROM archived_log WHERE lost"
     ):
-        found.wrong.append(f"the log of execution {pk}, {phase}, is lost")
+        found.wrong.append(f"the log of execution {pk}, {phase} {stream}, is lost")
+    sandboxes = world.mesos.sandboxes()
     for phase in ("pre", "job", "post"):
+        found.wrong += _unlike_sandboxes(world, phase, sandboxes)
         for pk, streams in world.database.rows(
             "SELECT x.id, (SELECT count(*) FROM archived_log l"
             "              WHERE l.execution_id = x.id AND l.phase = %s)"
@@ -199,13 +215,33 @@ def _check_logs(world: World, found: Findings) -> None:
             found.wrong.append(f"the log of execution {pk} is {text[:60]!r}")
 
 
+def _unlike_sandboxes(world: World, phase: str, sandboxes: Mapping[str, Path]) -> Iterator[str]:
+    """Compare each archived log with what its task has written on its agent.
+
+    What an agent that was given up went on to write is not in the archive.
+    """
+    for pk, stream, name, size, task_id, ended in world.database.rows(
+        f"SELECT x.id, l.stream, l.storage_name, l.size, x.{phase}_task_id,"
+        f" x.{phase}_exit_code IS NOT NULL"
+        " FROM archived_log l JOIN job_execution x ON x.id = l.execution_id WHERE l.phase = %s",
+        phase,
+    ):
+        kept = gzip.decompress((world.files / name).read_bytes()) if name else b""
+        written = sandboxes[task_id] / stream if task_id in sandboxes else Path("/dev/null")
+        told = written.read_bytes()
+        if len(kept) != size or not (kept == told if ended else told.startswith(kept)):
+            yield f"{phase} {stream} of execution {pk} is {kept[:60]!r}, its task wrote {told!r}"
+
+
 def _check_complaints(world: World, found: Findings) -> None:
-    for what, times in complaints(world, "scheduler").items():
-        if not what.endswith(_ALLOWED):
-            found.wrong.append(f"a scheduler raised {what}, {times} times")
+    for name, allowed in _ALLOWED.items():
+        for what, times in raised(world.log(name)).items():
+            if not what.endswith(allowed):
+                found.wrong.append(f"{name} raised {what}, {times} times")
 
 
-def complaints(world: World, name: str) -> Counter[str]:
-    """Return what a process of ours raised, by its log."""
-    text = (world.home / "log" / name).read_text(errors="replace")
-    return Counter(_RAISED.findall(text))
+def raised(log: str) -> Counter[str]:
+    """Return the exceptions whose tracebacks are in a log; of a chain, the last."""
+    _, *blocks = log.split("Traceback (most recent call last):\n")
+    last = (block for block in blocks if not block.rstrip().endswith(_LEADS_ON))
+    return Counter(found[1] for found in map(_RAISED.match, last) if found)

@@ -37,7 +37,8 @@ class Faults(MesosFaults):
 
     def at_point(self, point: str) -> None:
         """Kill the scheduler, have the next one end at a fail point, and start a third."""
-        nth = 1 if point == "in-recovery" else self.dice.randint(1, 4)
+        # The first are about what the last scheduler has left, the later ones about new work.
+        nth = 1 if point == "in-recovery" else self.dice.randint(1, 8)
         self._kill_scheduler()
         doomed = self.world.start_scheduler(SCALE_FAIL_POINT=f"{point}:{nth}")
         self.world.down.add(doomed)
@@ -83,9 +84,11 @@ class Faults(MesosFaults):
         self.world.restart_postgres(signal.SIGQUIT)
 
     def postgres_disk_full(self) -> None:
-        """Leave no room for a while; the server may end by itself, and is started again."""
+        """Leave no room until it was wanted; the server may end by itself, and is started again."""
+        refused = self.world.said("postgres", NO_ROOM)
         with self.world.disk_full():
             self.pause(1, 4)
+            self.until(lambda: self.world.said("postgres", NO_ROOM) > refused, NO_ROOM)
         self.world.revive_postgres()
 
     def connections_cut(self) -> None:
@@ -194,6 +197,7 @@ class Faults(MesosFaults):
         )
 
 
+NO_ROOM: Final = "No space left on device"
 #: What was not begun gives up then, and is tried again; post does not.
 PRE_WAITS_S: Final = 25.0
 #: Take long: only in a long run, and there once.

@@ -3,13 +3,14 @@
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
 from fault_injector import Injector
 from fault_mesos import Agent, Loss
+from fault_world import UNREACHABLE_GRACE_S
 
 #: What `bad_wire.py` can do.
 MOODS: Final = {
@@ -32,11 +33,13 @@ class MesosFaults(Injector):
         self.world.mesos.start()
 
     def mesos_killed_while_it_recovers(self) -> None:
-        self.world.mesos.kill()
+        mesos = self.world.mesos
+        mesos.kill()
         for _ in range(self.dice.randint(1, 3)):
-            self.world.mesos.keeper.start()
-            self.pause(0.05, 0.5)
-            self.world.mesos.kill()
+            mesos.keeper.start()
+            # Before that it is Python which starts, and nothing of ours.
+            self.pause(0.5 * mesos.start_s, 1.2 * mesos.start_s)
+            mesos.kill()
         self.world.mesos.start()
 
     def mesos_frozen(self) -> None:
@@ -69,10 +72,14 @@ class MesosFaults(Injector):
         self.world.mesos.losses.append(Loss(began, time.time()))
 
     def bad_wire(self, mood: str) -> None:
-        """Have the master, or the way to it, behave badly for a while."""
+        """Have the master, or the way to it, behave badly until somebody has met with it."""
+        met = self.world.said("wire", mood)
         self.world.mood.write_text(mood)
-        self.pause(0.5, 3)
-        self.world.mood.write_text("pass")
+        try:
+            self.pause(0.5, 3)
+            self.until(lambda: self.world.said("wire", mood) > met, f"a call that meets {mood}")
+        finally:
+            self.world.mood.write_text("pass")
 
     # One agent.
 
@@ -95,25 +102,38 @@ class MesosFaults(Injector):
 
     def agent_unreachable_for_a_while(self) -> None:
         """Stop an agent until its tasks are out of reach; then all of them go on."""
-        agent = self._busy_agent()
-        with self.world.mesos.stopped(agent.pid):
-            self.until(lambda: self._out_of_reach(agent), "tasks out of reach")
+        began = time.time()
+        with self._out_of_touch() as agent:
+            left_s = UNREACHABLE_GRACE_S - self._out_of_reach_s(agent)
+        if left_s < 1:
+            self._may_lose(agent, began)  # we were late: on a busy machine a look takes seconds
         self.until(lambda: not self._out_of_reach(agent), "the return of the tasks")
         self.until(lambda: self._is_back(agent), "the agent's return")
 
     def agent_unreachable_for_long(self) -> None:
         """Stop an agent until its attempts have failed; its tasks run on and are then killed."""
-        agent, began, cut_off = self._busy_agent(), time.time(), self.world.mesos.cut_off
-        cut_off.add(agent.agent_id)
+        began, cut_off = time.time(), self.world.mesos.cut_off
         try:
-            with self.world.mesos.stopped(agent.pid):
-                self.until(lambda: self._out_of_reach(agent), "tasks out of reach")
+            with self._out_of_touch() as agent:
+                cut_off.add(agent.agent_id)
                 self.until(lambda: not self._live_on(agent), "the end of patience with an agent")
             self._may_lose(agent, began)
             self.until(lambda: self._is_back(agent), "the agent's return")
             self.until(lambda: not self._strays_on(agent), "the end of tasks that nobody wants")
         finally:
-            cut_off.discard(agent.agent_id)
+            cut_off.clear()
+
+    @contextmanager
+    def _out_of_touch(self) -> Iterator[Agent]:
+        """Stop an agent until tasks on it are out of reach; it goes on after the block."""
+        while True:
+            agent = self._busy_agent()
+            with self.world.mesos.stopped(agent.pid):
+                self.until(partial(self._is_settled, agent), "tasks out of reach")
+                if self._out_of_reach(agent):
+                    yield agent
+                    return
+            self.until(partial(self._is_back, agent), "the agent's return")
 
     # Looking.
 
@@ -149,9 +169,21 @@ class MesosFaults(Injector):
         where = "agent_id = %s AND state IN ('starting', 'running')"
         return self._count("job_execution", where, agent.agent_id)
 
+    def _is_settled(self, agent: Agent) -> bool:
+        """Return whether tasks are out of reach, or none is there: they ended just before."""
+        return bool(self._out_of_reach(agent)) or not self._live_on(agent)
+
     def _out_of_reach(self, agent: Agent) -> int:
         where = "agent_id = %s AND ended IS NULL AND unreachable_since IS NOT NULL"
         return self._count("job_execution", where, agent.agent_id)
+
+    def _out_of_reach_s(self, agent: Agent) -> float:
+        """Return for how long the first of them has been out of reach; inf if all were given up."""
+        query = (
+            "SELECT coalesce(extract(epoch FROM now() - min(unreachable_since)), 'Infinity')"
+            " FROM job_execution WHERE agent_id = %s AND ended IS NULL"
+        )
+        return float(self.world.database.one(query, agent.agent_id))
 
     def _strays_on(self, agent: Agent) -> set[str]:
         mark = f"/slaves/{agent.agent_id}/"

@@ -61,6 +61,8 @@ class LocalMesos:
             *("--port", str(master_port), "--agent-port", str(agent_port)),
         )
         self.keeper = Program(home / "log/mesos", command, environment)
+        #: How long the last start took.
+        self.start_s = 0.0
         #: When attempts could be lost, and where.
         self.losses: list[Loss] = []
         #: Agents that do not hear what is decided of their tasks, which run on.
@@ -70,10 +72,12 @@ class LocalMesos:
 
     def start(self) -> None:
         """Start it on the ports and the folder of the last time; wait until it serves."""
+        began = time.monotonic()
         self._announced.unlink(missing_ok=True)
         self.keeper.start()
         wait_for(lambda: self._announced.exists() or self.keeper.ended, "local Mesos", 30)
         assert not self.keeper.ended, self.keeper.log.read_text()[-2000:]
+        self.start_s = time.monotonic() - began
 
     def kill(self) -> None:
         """End all of it, and with it every task."""
@@ -142,6 +146,11 @@ class LocalMesos:
                 executor["id"] for f in state["frameworks"] for executor in f["executors"]
             ]
         return found
+
+    def sandboxes(self) -> dict[str, Path]:
+        """Return where each task that ever ran has its sandbox, by its id."""
+        executors = self._folder.glob("slaves/*/frameworks/*/executors/*")
+        return {folder.name: folder / "runs/latest" for folder in executors}
 
     def tear_down(self, framework_id: str) -> None:
         """Have the master remove a framework, as an operator would; it kills every task."""

@@ -11,6 +11,8 @@ from psycopg2 import Error as DatabaseProblem
 #: Attempts enough that no number of lost ones ends a job.
 MAX_TRIES: Final = 50
 TERMINAL_JOB: Final = ("COMPLETED", "FAILED", "CANCELED")
+#: What jobs with a file read, and put out again.
+INPUT: Final = "some words\n"
 #: The last act of a command that ends well: one short line, added in one write.
 DONE: Final = 'echo "$SCALE_JOB_ID $SCALE_EXECUTION_ID done" >> {witness}'
 
@@ -135,7 +137,7 @@ class Work:
 
     def _upload(self) -> int:
         source = self.world.home / "input.txt"
-        source.write_text("some words\n")
+        source.write_text(INPUT)
         status, answer = self.world.upload(source)
         assert status == 201, answer
         return int(answer["id"])

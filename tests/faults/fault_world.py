@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import psycopg2
@@ -23,10 +23,13 @@ from scale.embedded.postgres import PostgresServer
 from scale.embedded.valkey import Valkey
 
 #: What the developer's own environment may hold and the processes must not see.
-OURS = ("DATABASE_URL", "SCALE_", "DJANGO_SETTINGS_MODULE", "PG")
+OURS: Final = ("DATABASE_URL", "SCALE_", "DJANGO_SETTINGS_MODULE", "PG")
 
 #: A leader that is stopped in a transaction is not waited for as long as elsewhere (settings.py).
-IMPATIENT = "options=-c%20idle_in_transaction_session_timeout%3D3s"
+IMPATIENT: Final = "options=-c%20idle_in_transaction_session_timeout%3D3s"
+
+#: For how long the tasks of an agent that is out of reach are waited for.
+UNREACHABLE_GRACE_S: Final = 4
 
 
 class Database:
@@ -71,7 +74,8 @@ class World:
         self.small_disk = small_disk
         self.witness = home / "witness"
         self.work = home / "work"
-        for folder in (self.work, home / "files", home / "log", home / "mesos"):
+        self.files = home / "files"
+        for folder in (self.work, self.files, home / "log", home / "mesos"):
             folder.mkdir()
         self.witness.touch()
         self.postgres = PostgresServer(home / "db", sockets=home)  # fsync on
@@ -85,14 +89,14 @@ class World:
             "SCALE_HOME": str(home),
             "SCALE_SECRET_KEY": "only for the fault harness",
             "SCALE_API_URL": self.url,
-            "SCALE_STORAGE_DIR": str(home / "files"),
+            "SCALE_STORAGE_DIR": str(self.files),
             "DATABASE_URL": f"{self.postgres.url}&{IMPATIENT}",
             "SCALE_BROKER_URL": valkey.url,
             "SCALE_AGENT_WORK_DIR": str(self.work),
             "SCALE_AGENT_PYTHON": sys.executable,
             "SCALE_KILL_GRACE_S": "1",
             "SCALE_LEASE_S": "10",
-            "SCALE_UNREACHABLE_GRACE_S": "4",
+            "SCALE_UNREACHABLE_GRACE_S": str(UNREACHABLE_GRACE_S),
             "SCALE_TESTING": "true",
         }
         self.valkey = Program(home / "log/valkey", valkey.launch(), self.clean)
@@ -272,6 +276,14 @@ class World:
         ) as answer:
             text: str = answer.read().decode()
             return text
+
+    def log(self, name: str) -> str:
+        """Return what the processes of this name have written."""
+        return (self.home / "log" / name).read_text(errors="replace")
+
+    def said(self, name: str, words: str) -> int:
+        """Return how often they have said this."""
+        return self.log(name).count(words)
 
     def leader(self) -> Program | None:
         """Return the scheduler that holds the lock."""
