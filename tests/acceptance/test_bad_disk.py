@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Stack, running_stack, until
+from stack import Stack, running_stack, until
 
 WORDS = {"input_data": [{"name": "text", "type": "file"}]}
 SMALL_MIB = 48

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Stack, until
+from stack import Stack, until
 
 MIB = 1024 * 1024
 #: `make faults` prints 1 GiB, for which reading it three times takes a minute.

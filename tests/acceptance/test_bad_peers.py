@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Stack, until
+from stack import Stack, until
 
 TRIES = 2
 FILE_IN = {"input_data": [{"name": "text", "type": "file"}]}
@@ -230,7 +230,7 @@ def test_what_a_job_leaves_running_ends_with_it(stack: Stack) -> None:
     details = stack.ended(stack.submit(job_type))
     assert details["status"] == "COMPLETED"
     [pid] = printed_pids(stack, details)
-    until(lambda: not is_alive(pid), 10)
+    until(lambda: not is_alive(pid))
 
 
 def test_a_job_that_ignores_sigterm_is_ended_all_the_same(stack: Stack) -> None:
@@ -240,4 +240,4 @@ def test_a_job_that_ignores_sigterm_is_ended_all_the_same(stack: Stack) -> None:
     assert (details["status"], details["error"]["name"]) == ("FAILED", "timeout")
     assert details["exe_num"] == 1
     [pid] = printed_pids(stack, details)
-    until(lambda: not is_alive(pid), 10)
+    until(lambda: not is_alive(pid))

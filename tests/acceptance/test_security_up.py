@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import psycopg2
 import pytest
-from conftest import OURS, READY_LINE, START_LIMIT_S, Stack, until
+from stack import OURS, READY_LINE, START_LIMIT_S, Stack, until
 
 LISTEN, LOOPBACK = "0A", {"0100007F", "0" * 24 + "01000000"}
 PASSWORD_GUESS = "a-wrong-guess-4711"
@@ -294,7 +294,7 @@ def test_peers_that_send_slowly_keep_nobody_else_waiting(stack: Stack, path: str
     try:
         time.sleep(0.2)  # for the bodies to be waited for
         for quick in ("/jobs/?page_size=1", f"/files/{file_id}/content/"):
-            connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=5)
+            connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=20)
             connection.request("GET", quick, headers={"Authorization": f"Token {stack.token}"})
             assert connection.getresponse().status == 200
             connection.close()
@@ -356,7 +356,7 @@ def test_no_secret_is_in_the_log_of_a_run_with_trouble(
     assert set(crashed) == {"web", "scheduler", "worker"}
     for pid in crashed.values():
         os.kill(pid, signal.SIGKILL)
-    until(lambda: is_ready(url), 30)
+    until(lambda: is_ready(url), 90)
     slow.release.set()  # type: ignore[attr-defined]
     until(lambda: stack.last_execution(job_id)["job_started"])
     (stack.work_folder(stack.last_execution(job_id)) / "go").touch()

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import Stack, until
+from stack import Stack, until
 
 TEXT = "".join(f"line {number}: the quick brown fox\n" for number in range(5000)).encode()
 WORD_COUNT = {
@@ -46,7 +46,7 @@ def test_a_file_is_counted_while_its_log_grows_and_the_count_is_downloaded(
 ) -> None:
     file_id = stack.upload("words.txt", TEXT)
     assert stack.call("PATCH", "/scheduler/", {"is_paused": True}).status < 300
-    job_id = stack.submit(word_count, text={"file_id": file_id}, pause=0.5)
+    job_id = stack.submit(word_count, text={"file_id": file_id}, pause=1)
     execution = stack.last_execution(job_id)
     assert execution["status"] == "QUEUED"
     assert stack.call("PATCH", "/scheduler/", {"is_paused": False}).status < 300
@@ -54,10 +54,14 @@ def test_a_file_is_counted_while_its_log_grows_and_the_count_is_downloaded(
     path = f"/job-executions/{execution['id']}"
     seen = []
     until(lambda: b"still here" in stack.call("GET", f"{path}/logs/stdout/").body)
-    while b"here 4" not in (body := stack.call("GET", f"{path}/logs/stdout/").body):
+    while True:
+        status = stack.get(f"{path}/")["status"]
+        body = stack.call("GET", f"{path}/logs/stdout/").body
+        if b"here 4" in body:
+            break
+        assert status == "RUNNING"
         if body not in seen:
             seen.append(body)
-        assert stack.get(f"{path}/")["status"] == "RUNNING"
     assert len(seen) > 1, "the log did not grow while the job ran"
     assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
 

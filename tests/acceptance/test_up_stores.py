@@ -39,7 +39,7 @@ def ask(server: PostgresServer, question: str) -> object:
         connection.close()
 
 
-def wait_for(condition: Callable[[], object], within_s: float = 10) -> None:
+def wait_for(condition: Callable[[], object], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline
@@ -158,7 +158,7 @@ def test_valkey_answers_and_keeps_what_it_was_given(home: Path) -> None:
     valkey = Valkey(home / "valkey", sockets=home)
 
     async def until_ready() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await valkey.missing(0):
                 await asyncio.sleep(0.01)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from launching import launch
 from list_world import executions_in_many_states
 from rest_framework.test import APIClient
 
-from scale.core.lifecycle import MOVES, TERMINAL, Event, Phase, State
-from scale.core.resources import Resources
+from scale.core.lifecycle import MOVES, TERMINAL, Event, State
 from scale.job.models import ExecutionEvent, Job, JobExecution, JobType
-from scale.job.services import Move, Placed, cancel_job, move_executions
+from scale.job.services import Move, cancel_job, move_executions
 from scale.job.submission import JobRequest, create_job_type, submit_job
 from scale.job.tallies import differences
 from scale.node.models import Node
@@ -172,23 +172,6 @@ def _advance(pk: int, state: State, node: Node, error: str, exit_code: int, at: 
             launch(now(), node, at=at)
             move_executions([Move(pk, Event.START)], at=at)
         move_executions([Move(pk, Event.FINISH, exit_code=0)], at=at)
-
-
-def launch(execution: JobExecution, node: Node, *, at: datetime) -> None:
-    """Send the current phase to a node, as the scheduler would."""
-    task_id = f"{execution.uuid}.{Phase(execution.phase)}.{execution.launches + 1}"
-    placed = Placed(
-        node_id=node.pk,
-        agent_id=node.slave_id,
-        framework_id="framework",
-        task_id=task_id,
-        needs=Resources(
-            execution.needs_millicpus, execution.needs_mem_mib, execution.needs_disk_mib
-        ),
-        command_arguments="",
-        environment={"SCALE_JOB_ID": str(execution.job_id)},
-    )
-    move_executions([Move(execution.pk, Event.LAUNCH, placed=placed)], at=at)
 
 
 @pytest.fixture

@@ -158,10 +158,10 @@ BAD_REQUESTS = {
     "/job-executions/{pk}/logs/?offset=1": (400, "offset"),
     "/job-executions/x/logs/stdout/": (400, "id"),
     "/job-executions/x/logs/stream/": (400, "id"),
-    "/job-executions/99999999/logs/stdout/": (404, None),
-    "/job-executions/99999999/logs/stream/": (404, None),
-    "/job-executions/99999999/logs/": (404, None),
-    "/job-executions/99999999999999999999999/logs/stdout/": (404, None),
+    "/job-executions/99999999/logs/stdout/": (404, "id"),
+    "/job-executions/99999999/logs/stream/": (404, "id"),
+    "/job-executions/99999999/logs/": (404, "id"),
+    "/job-executions/99999999999999999999999/logs/stdout/": (404, "id"),
     "/job-executions/{pk}/logs/other/": (404, None),
 }
 
@@ -429,6 +429,13 @@ def test_the_views_answer_like_the_native_paths(
 
 def test_an_event_id_that_is_none_of_ours_is_refused(web: Web, life: Life) -> None:
     life.start(stdout=b"hello")
-    answer = web.get(logs_of(life, "stream/"), Last_Event_ID="12x")
-    assert answer.status == 400
-    assert json.loads(answer.body)["field"] == "Last-Event-ID"
+    for headers in ({"Last_Event_ID": "12x"}, {"Last_Event_ID": "1", "last_event_id": "2"}):
+        answer = web.get(logs_of(life, "stream/"), **headers)
+        assert answer.status == 400, headers
+        assert json.loads(answer.body)["field"] == "Last-Event-ID"
+
+
+def test_two_ranges_are_as_if_none_were_there(web: Web, life: Life) -> None:
+    life.start(stdout=b"hello").finish()
+    answer = web.get(logs_of(life, "stdout/"), Range="bytes=0-1", range="bytes=2-3")
+    assert (answer.status, answer.body) == (200, b"hello")
