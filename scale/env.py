@@ -144,7 +144,7 @@ def database_url(text: str) -> dict[str, object]:
     except ValueError:
         raise ValueError("has a port that is not a number") from None
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "scale.postgresql",
         "NAME": name,
         "USER": unquote(parts.username or query.pop("user", "")),
         "PASSWORD": unquote(parts.password or ""),

@@ -1,0 +1,1 @@
+"""Our way to PostgreSQL, as Django asks for one."""
