@@ -311,7 +311,7 @@ def test_an_execution_that_does_not_exist(
     assert answer.json()["detail"]
 
 
-def test_a_list_takes_two_queries_and_the_details_one(
+def test_a_list_takes_two_queries_and_so_do_the_details(
     make_execution: Callable[..., JobExecution],
     api: APIClient,
     django_assert_num_queries: Callable[..., Any],
@@ -323,7 +323,7 @@ def test_a_list_takes_two_queries_and_the_details_one(
     query = f"job_type_name={last.job_type.name}&job_type_id={last.job_type_id}&status=CANCELED"
     with django_assert_num_queries(3):  # the names are looked up first
         assert api.get(f"/job-executions/?{query}").json()["count"] == 1
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         api.get(f"/job-executions/{last.pk}/")
 
 

@@ -103,7 +103,7 @@ def test_what_does_not_wait_has_no_reason_and_costs_no_query(
     django_assert_num_queries: Callable[..., Any],
 ) -> None:
     execution = make_execution(state)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):  # those of the details
         assert reason(api, execution) is None
 
 
@@ -169,8 +169,8 @@ def test_reasons_cost_as_many_queries_however_much_waits(
         with django_assert_num_queries(5):
             found = api.get("/queue/status/").json()["queue_status"]
         assert {each["waiting_reason"]["code"] for each in found} == {"NO_NODES"}
-        with django_assert_num_queries(3):
+        with django_assert_num_queries(4):
             api.get(f"/job-executions/{queued.pk}/")
     held = make_execution(State.HOLDING)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         api.get(f"/job-executions/{held.pk}/")
