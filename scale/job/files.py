@@ -14,7 +14,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import TemporaryUploadedFile
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from scale.core.errors import InvalidInput, NotAllowedNow
 from scale.core.lifecycle import HAS_TASK
@@ -111,7 +111,7 @@ def store_file(
         TooLarge: there are more than `max_bytes`.
         InvalidInput: size or checksum are not those expected.
         NotAllowedNow: the task that `execution` had has ended meanwhile.
-        Nothing is left behind then, nor if the row cannot be written.
+        Nothing is left behind then. A session that breaks may leave the bytes.
     """
     name = safe_name(name)
     if not isinstance(stream, ReceivedFile):
@@ -134,6 +134,10 @@ def store_file(
         if execution is None:
             return File.objects.create(name=name, uploaded_by_id=_key(uploaded_by), **facts)
         return _store_output(execution, output_name, name, facts)
+    except (OperationalError, InterfaceError):
+        # Whether the row is there nobody knows, if it was the answer to the commit that was lost:
+        # bytes that no row has are better than a row that has no bytes.
+        raise
     except BaseException:
         default_storage.delete(stored_as)
         raise

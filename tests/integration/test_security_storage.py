@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from scale.job.files import ReceivedFile, store_file
@@ -91,6 +92,21 @@ def test_a_stream_that_is_too_large_or_breaks_leaves_nothing(folder: Path) -> No
         with pytest.raises(error):
             store(stream)
     assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_row_whose_commit_was_not_answered_keeps_its_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = File.objects.create
+
+    def unanswered(**facts: Any) -> None:
+        create(**facts)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(File.objects, "create", unanswered)
+    with pytest.raises(OperationalError):
+        store(BytesIO(b"kept"))
+    assert (folder / File.objects.get().storage_name).read_bytes() == b"kept"
 
 
 def test_what_a_killed_process_left_goes_after_a_day(folder: Path) -> None:
