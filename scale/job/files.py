@@ -121,9 +121,7 @@ def store_file(
     try:
         stored_as = default_storage.save(stored_as, stream)
         size = stream.size or 0
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        _check(size, stream.sha256, expected_size, expected_sha256)
+        _check(size, stream.sha256, expected_size, expected_sha256, max_bytes)
         facts: dict[str, Any] = {
             "size": size,
             "sha256": stream.sha256,
@@ -134,12 +132,11 @@ def store_file(
         if execution is None:
             return File.objects.create(name=name, uploaded_by_id=_key(uploaded_by), **facts)
         return _store_output(execution, output_name, name, facts)
-    except (OperationalError, InterfaceError):
-        # Whether the row is there nobody knows, if it was the answer to the commit that was lost:
-        # bytes that no row has are better than a row that has no bytes.
-        raise
-    except BaseException:
-        default_storage.delete(stored_as)
+    except BaseException as error:
+        # If the answer to the commit was lost nobody knows whether the row is there: bytes that no
+        # row has are better than a row that has no bytes.
+        if not isinstance(error, OperationalError | InterfaceError):
+            default_storage.delete(stored_as)
         raise
     finally:
         stream.close()
@@ -172,7 +169,15 @@ def _key(user: "AbstractBaseUser | None") -> Any:
     return user.pk if user else None
 
 
-def _check(size: int, sha256: str, expected_size: int | None, expected_sha256: str | None) -> None:
+def _check(
+    size: int,
+    sha256: str,
+    expected_size: int | None,
+    expected_sha256: str | None,
+    max_bytes: int,
+) -> None:
+    if size > max_bytes:
+        raise _too_large(max_bytes)
     if expected_size is not None and size != expected_size:
         raise InvalidInput("size", f"{expected_size} bytes were announced and {size} came")
     if expected_sha256 is not None and sha256 != expected_sha256.lower():

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,6 +173,18 @@ def _advance(pk: int, state: State, node: Node, error: str, exit_code: int, at: 
             launch(now(), node, at=at)
             move_executions([Move(pk, Event.START)], at=at)
         move_executions([Move(pk, Event.FINISH, exit_code=0)], at=at)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, settings: Any) -> Path:
+    """Store files in a folder of the test's own; return it."""
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    default = settings.STORAGES["default"]
+    options = {**default["OPTIONS"], "location": folder}
+    settings.STORAGES = {**settings.STORAGES, "default": {**default, "OPTIONS": options}}
+    settings.SCALE_STORAGE_DIR = folder
+    return folder
 
 
 @pytest.fixture

@@ -13,16 +13,7 @@ from scale.core.lifecycle import Event
 from scale.job import tokens
 from scale.job.models import File
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, settings: Any) -> Path:
-    folder = tmp_path / "stored"
-    default = {**settings.STORAGES["default"], "OPTIONS": {"location": folder}}
-    settings.STORAGES = {**settings.STORAGES, "default": default}
-    settings.SCALE_STORAGE_DIR = folder
-    return folder
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("folder")]
 
 
 @pytest.fixture

@@ -18,15 +18,6 @@ pytestmark = pytest.mark.django_db
 DAY_S = 86_400
 
 
-@pytest.fixture
-def folder(tmp_path: Path, settings: Any) -> Path:
-    settings.SCALE_STORAGE_DIR = tmp_path
-    default = {**settings.STORAGES["default"]}
-    default["OPTIONS"] = {**default["OPTIONS"], "location": tmp_path}
-    settings.STORAGES = {**settings.STORAGES, "default": default}
-    return tmp_path
-
-
 class Watched(BytesIO):
     """A stream that looks, whenever it is read, at what is stored already."""
 

@@ -21,19 +21,10 @@ from scale.job import tokens
 from scale.job.files import store_file
 from scale.job.models import File
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("folder")]
 
 #: More than web has threads of any kind.
 MANY = 12
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, settings: Any) -> Path:
-    folder = tmp_path / "stored"
-    default = {**settings.STORAGES["default"], "OPTIONS": {"location": folder}}
-    settings.STORAGES = {**settings.STORAGES, "default": default}
-    settings.SCALE_STORAGE_DIR = folder
-    return folder
 
 
 @pytest.fixture
